@@ -1,0 +1,302 @@
+//! Every flag and its help.
+//!
+//! Names follow llama.cpp where it has one. Each flag has an environment name, `TAPER_` and its long name; the flag wins.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::{Error, Result};
+use crate::sample::Sampling;
+use crate::taper::Device;
+
+/// Chats with a Llama-family model on the machine in front of you.
+///
+/// Without -p, -f or piped input: a chat. With one of them: one answer on standard output, all else on standard error.
+#[derive(Debug, Parser)]
+#[command(name = "taper", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub bench: BenchArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure a model's perplexity on a text, as llama-perplexity does
+    Perplexity(PerplexityArgs),
+    /// Print the token ids of standard input as one JSON array
+    Tokenize(TokenizeArgs),
+}
+
+/// Which model, and how it runs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// A name from the registry, a .gguf file, or a folder with safetensors
+    #[arg(short, long, value_name = "NAME|PATH", env = "TAPER_MODEL", default_value = "smollm2-135m")]
+    pub model: String,
+    /// Tokens of context; 0 is the model's own, or what fits in memory
+    #[arg(short, long, value_name = "N", env = "TAPER_CTX_SIZE", default_value_t = 0)]
+    pub ctx_size: usize,
+    /// Threads that compute [default: one for each core]
+    #[arg(short, long, value_name = "N", env = "TAPER_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// What computes: `reference` forces the plain f32 backend
+    #[arg(long, value_enum, env = "TAPER_DEVICE", default_value_t = Device::Auto)]
+    pub device: Device,
+    /// Take the pre-tokenizer NAME instead of the one that the GGUF file names
+    #[arg(long, value_name = "NAME", env = "TAPER_PRE")]
+    pub pre: Option<String>,
+    /// Never touch the network
+    #[arg(long, env = "TAPER_OFFLINE")]
+    pub offline: bool,
+    /// Only answers and errors
+    #[arg(short, long, env = "TAPER_QUIET", conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say what is being done; twice for more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What to answer.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Prompt")]
+pub struct PromptArgs {
+    /// Answer TEXT and exit; piped input is put before it. Under --bench: prompt lengths, as 128,512
+    #[arg(short, long, value_name = "TEXT", env = "TAPER_PROMPT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// Take the prompt from FILE
+    #[arg(short, long, value_name = "FILE", env = "TAPER_FILE", conflicts_with = "prompt")]
+    pub file: Option<PathBuf>,
+    /// The system message (also -sys)
+    #[arg(long, value_name = "TEXT", env = "TAPER_SYSTEM", allow_hyphen_values = true)]
+    pub system: Option<String>,
+    /// Most tokens of an answer; -1 is no limit. Under --bench: answer lengths, as 64,128
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        env = "TAPER_PREDICT",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
+    pub predict: Vec<i64>,
+    /// End tokens and stop texts do not count before N tokens
+    #[arg(long, value_name = "N", env = "TAPER_MIN_TOKENS", default_value_t = 0)]
+    pub min_tokens: usize,
+    /// End the answer before TEXT; may be given more than once
+    #[arg(long, value_name = "TEXT", env = "TAPER_STOP", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
+    /// Complete the prompt as it stands, without the chat template
+    #[arg(long, env = "TAPER_RAW")]
+    pub raw: bool,
+    /// One JSON object a line: every token, then a summary
+    #[arg(long, env = "TAPER_JSON")]
+    pub json: bool,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArgs {
+    /// Seed of the random draws; -1 takes a new one and prints it
+    #[arg(short, long, value_name = "N", env = "TAPER_SEED", default_value_t = -1, allow_negative_numbers = true)]
+    pub seed: i64,
+    /// 0 always takes the likeliest token
+    #[arg(long, value_name = "X", env = "TAPER_TEMP", default_value_t = 0.8, allow_negative_numbers = true)]
+    pub temp: f32,
+    /// Keep the N likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "N", env = "TAPER_TOP_K", default_value_t = 40)]
+    pub top_k: usize,
+    /// Keep the likeliest tokens that together reach X; 1 keeps all
+    #[arg(long, value_name = "X", env = "TAPER_TOP_P", default_value_t = 0.95, allow_negative_numbers = true)]
+    pub top_p: f32,
+    /// Keep tokens at least X times as probable as the likeliest; 0 keeps all
+    #[arg(long, value_name = "X", env = "TAPER_MIN_P", default_value_t = 0.05, allow_negative_numbers = true)]
+    pub min_p: f32,
+    /// Make tokens of the last 64 less likely; 1 is off
+    #[arg(long, value_name = "X", env = "TAPER_REPEAT_PENALTY", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub repeat_penalty: f32,
+    /// Lower tokens by X for each time they came lately
+    #[arg(long, value_name = "X", env = "TAPER_FREQUENCY_PENALTY", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+    /// Lower tokens that came lately by X
+    #[arg(long, value_name = "X", env = "TAPER_PRESENCE_PENALTY", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Add to a token's logit, as 15043+1 or 15043-inf; may be given more than once
+    #[arg(long, value_name = "ID±X", env = "TAPER_LOGIT_BIAS", value_parser = parse_bias)]
+    pub logit_bias: Vec<(u32, f32)>,
+}
+
+impl SamplingArgs {
+    /// The settings, with a seed drawn where none was given.
+    ///
+    /// # Errors
+    /// A value out of its range.
+    pub fn sampling(&self) -> Result<Sampling> {
+        let seed = match self.seed {
+            -1 => random_seed(),
+            seed => seed as u64, // other negative numbers are seeds like any other
+        };
+        let sampling = Sampling {
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
+            logit_bias: self.logit_bias.clone(),
+            seed,
+            ..Sampling::default()
+        };
+        sampling.check()?;
+        Ok(sampling)
+    }
+}
+
+/// A seed that fits in 32 bits, so that people can type it again. The hasher's keys come from the system's random source.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) >> 32
+}
+
+fn parse_bias(text: &str) -> std::result::Result<(u32, f32), String> {
+    let split = text.find(['+', '-']).filter(|at| *at > 0);
+    let parsed = split.and_then(|at| Some((text[..at].parse().ok()?, text[at..].parse::<f32>().ok()?)));
+    parsed.filter(|(_, bias)| !bias.is_nan()).ok_or_else(|| "expected a token id and a number, as 15043+1".into())
+}
+
+/// The benchmark.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Benchmark")]
+pub struct BenchArgs {
+    /// Measure prompt and generation speed (-p 512 -n 128) instead of answering
+    #[arg(long, conflicts_with_all = ["file", "json", "raw", "system", "stop"])]
+    pub bench: bool,
+    /// Repetitions of each measurement
+    #[arg(short, long, value_name = "N", requires = "bench", default_value_t = 5,
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub repetitions: u16,
+    /// How the results are printed
+    #[arg(short, long, value_enum, requires = "bench", default_value_t = Format::Md)]
+    pub output: Format,
+}
+
+/// A result's form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table
+    Md,
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PerplexityArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// How the result is printed
+    #[arg(short, long, value_enum, default_value_t = Format::Md)]
+    pub output: Format,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct TokenizeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Take control tokens in the text as plain text, and add no BOS or EOS
+    #[arg(long)]
+    pub no_special: bool,
+}
+
+/// The process's arguments with `-sys` spelled out: clap would read it as `-s ys`.
+pub fn arguments() -> Vec<OsString> {
+    spell_out(std::env::args_os())
+}
+
+fn spell_out(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut literal = false; // after `--`, and as the value of the flag before
+    let mut value_of_prompt = false;
+    args.map(|arg| {
+        let plain = literal || value_of_prompt;
+        literal |= arg == "--";
+        value_of_prompt = !plain && (arg == "-p" || arg == "--prompt" || arg == "--system" || arg == "-sys");
+        if arg == "-sys" && !plain { "--system".into() } else { arg }
+    })
+    .collect()
+}
+
+impl PromptArgs {
+    /// The most tokens of an answer; `None` is no limit.
+    ///
+    /// # Errors
+    /// More than one number, which only the benchmark takes.
+    pub fn max_tokens(&self) -> Result<Option<usize>> {
+        match self.predict.as_slice() {
+            [] => Ok(None),
+            [n] => Ok(usize::try_from(*n).ok()),
+            _ => Err(Error::usage("--predict takes one number; a list is for --bench")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn spelled(args: &[&str]) -> Vec<String> {
+        spell_out(args.iter().map(OsString::from)).into_iter().map(|a| a.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sys_is_system_unless_it_is_a_text() {
+        assert_eq!(spelled(&["taper", "-sys", "be brief"]), ["taper", "--system", "be brief"]);
+        assert_eq!(spelled(&["taper", "-p", "-sys"]), ["taper", "-p", "-sys"]);
+        assert_eq!(spelled(&["taper", "--", "-sys"]), ["taper", "--", "-sys"]);
+    }
+
+    #[test]
+    fn a_prompt_may_start_with_a_dash_and_numbers_may_be_negative() {
+        let cli = Cli::try_parse_from(["taper", "-p", "-5 + 3?", "-n", "-1", "-s", "-1"]).unwrap();
+        assert_eq!(cli.prompt.prompt.as_deref(), Some("-5 + 3?"));
+        assert_eq!(cli.prompt.max_tokens().unwrap(), None);
+    }
+
+    #[test]
+    fn a_list_of_lengths_is_for_the_benchmark() {
+        let cli = Cli::try_parse_from(["taper", "-n", "1,2"]).unwrap();
+        assert_eq!(
+            cli.prompt.max_tokens().unwrap_err().what(),
+            "--predict takes one number; a list is for --bench"
+        );
+    }
+
+    #[test]
+    fn logit_biases_are_read_as_llama_cpp_writes_them() {
+        assert_eq!(parse_bias("15043+1"), Ok((15043, 1.0)));
+        assert_eq!(parse_bias("2-0.5"), Ok((2, -0.5)));
+        assert_eq!(parse_bias("2-inf"), Ok((2, f32::NEG_INFINITY)));
+        for bad in ["", "5", "+1", "x+1", "5+nan", "5+"] {
+            assert!(parse_bias(bad).is_err(), "{bad}");
+        }
+    }
+}

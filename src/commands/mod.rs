@@ -1,0 +1,101 @@
+//! What the program does, one file a command. All of them load a model the same way and drive the same engine.
+
+mod bench;
+mod chat;
+mod generate;
+mod perplexity;
+mod tokenize;
+
+use std::io::IsTerminal;
+
+use crate::backend::candle;
+use crate::cli::{Cli, Command, ModelArgs, PromptArgs, SamplingArgs};
+use crate::config::{self, Dirs};
+use crate::error::Result;
+use crate::model::open::OpenModel;
+use crate::registry::{self, Fetch, ModelFiles};
+use crate::taper::{LoadOptions, Options, Taper};
+use crate::terminal::interrupt::Interrupt;
+use crate::terminal::log;
+use crate::terminal::progress::Mode;
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// Whatever ends the program; its kind is the exit code.
+pub fn run(cli: Cli) -> Result<()> {
+    match &cli.command {
+        Some(Command::Perplexity(args)) => perplexity::run(args, &Session::start(&args.model)?),
+        Some(Command::Tokenize(args)) => tokenize::run(args, &Session::start(&args.model)?),
+        None => {
+            let session = Session::start(&cli.model)?;
+            if cli.bench.bench {
+                bench::run(&cli, &session)
+            } else if let Some(prompt) = generate::prompt(&cli.prompt)? {
+                generate::run(&prompt, &cli, &session)
+            } else {
+                chat::run(&cli, &session)
+            }
+        }
+    }
+}
+
+/// What every command has: the model arguments, and Ctrl-C.
+struct Session {
+    args: ModelArgs,
+    interrupt: Interrupt,
+}
+
+impl Session {
+    fn start(args: &ModelArgs) -> Result<Self> {
+        log::init(args.quiet, args.verbose);
+        // Before any thread is started.
+        candle::set_threads(args.threads.map_or_else(crate::stats::cores, usize::from));
+        Ok(Self { args: args.clone(), interrupt: Interrupt::listen()? })
+    }
+
+    /// The model's files, fetched if they are absent.
+    fn files(&self) -> Result<ModelFiles> {
+        let mut fetch = Fetch::from_env(config::process_env);
+        fetch.offline |= self.args.offline;
+        fetch.progress = Mode::for_stderr(self.args.quiet);
+        registry::resolve(&self.args.model, &Dirs::from_env(config::process_env)?, &fetch)
+    }
+
+    fn open(&self) -> Result<OpenModel> {
+        OpenModel::open(&self.files()?, self.args.pre.as_deref())
+    }
+
+    /// The model, loaded. `context` stands in where the user named none.
+    fn load(&self, context: Option<usize>, chunk: Option<usize>) -> Result<Taper> {
+        let asked = Some(self.args.ctx_size).filter(|n| *n > 0);
+        let options = LoadOptions {
+            device: self.args.device,
+            context: asked.or(context),
+            chunk,
+            pre_tokenizer: self.args.pre.clone(),
+            ..LoadOptions::default()
+        };
+        let start = std::time::Instant::now();
+        let taper = Taper::from_model(self.open()?, &options)?;
+        tracing::info!("{} loaded in {:.2} s", taper.name(), start.elapsed().as_secs_f64());
+        Ok(taper)
+    }
+}
+
+/// The options of an answer from the flags.
+fn options(prompt: &PromptArgs, sampling: &SamplingArgs) -> Result<Options> {
+    Ok(Options {
+        max_tokens: prompt.max_tokens()?,
+        min_tokens: prompt.min_tokens,
+        stop: prompt.stop.clone(),
+        sampling: sampling.sampling()?,
+        system: prompt.system.clone(),
+        raw: prompt.raw,
+    })
+}
+
+/// Whether a person types: nothing is piped in.
+fn stdin_is_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}

@@ -1,0 +1,116 @@
+//! `taper perplexity`: how surprised a model is by a text, as llama-perplexity counts it.
+//!
+//! The text is cut into windows of the context's size; each is run on its own (starting with BOS where the model has one), and
+//! the tokens of its second half are scored, so that each has at least half a window before it. The last token of a window is
+//! predicted, none after it: (size - size / 2 - 1) scores a window.
+
+use serde_json::json;
+
+use super::Session;
+use crate::cli::{Format, PerplexityArgs};
+use crate::error::{Error, Result};
+use crate::taper::Taper;
+use crate::terminal::render::Answer;
+
+/// llama-perplexity's own default.
+const DEFAULT_WINDOW: usize = 512;
+
+pub(super) fn run(args: &PerplexityArgs, session: &Session) -> Result<()> {
+    let text = std::fs::read(&args.file)
+        .map_err(|e| Error::usage(format!("cannot read the text: {e}")).in_file(&args.file))?;
+    let window = if args.model.ctx_size == 0 { DEFAULT_WINDOW } else { args.model.ctx_size };
+    if window < 4 {
+        return Err(Error::usage(format!("a window of {window} tokens has no second half to score")));
+    }
+    let mut taper = session.load(Some(window), None)?;
+    let tokens = taper.tokenizer().encode_prompt_bytes(&text)?;
+    if tokens.len() < window {
+        return Err(Error::usage(format!("the text has {} tokens; one window needs {window}", tokens.len()))
+            .in_file(&args.file)
+            .help("give a longer text, or a smaller --ctx-size"));
+    }
+    let score = measure(&mut taper, &tokens, window)?;
+    let mut answer = Answer::new();
+    match args.output {
+        Format::Md => {
+            answer.line("| model | window | chunks | tokens | perplexity |")?;
+            answer.line("|---|---|---|---|---|")?;
+            answer.line(&format!(
+                "| {} | {window} | {} | {} | {:.4} ± {:.5} |",
+                taper.name(),
+                score.chunks,
+                score.tokens,
+                score.perplexity,
+                score.stderr
+            ))
+        }
+        Format::Json => answer.line(
+            &json!({
+                "perplexity": score.perplexity,
+                "stderr": score.stderr,
+                "chunks": score.chunks,
+                "tokens": score.tokens,
+            })
+            .to_string(),
+        ),
+    }
+}
+
+struct Score {
+    perplexity: f64,
+    /// Standard error of the perplexity, by the spread of the tokens' surprise.
+    stderr: f64,
+    chunks: usize,
+    /// How many were scored.
+    tokens: usize,
+}
+
+fn measure(taper: &mut Taper, tokens: &[u32], window: usize) -> Result<Score> {
+    let bos = taper.tokenizer().bos().filter(|_| taper.tokenizer().adds_bos());
+    let chunks = tokens.len() / window;
+    let (mut n, mut sum, mut squares) = (0usize, 0.0, 0.0);
+    for (i, chunk) in tokens.chunks_exact(window).enumerate() {
+        let mut chunk = chunk.to_vec();
+        if let Some(bos) = bos {
+            chunk[0] = bos;
+        }
+        taper.engine().score(&chunk, window / 2, |pos, logits| {
+            if let Some(next) = chunk.get(pos + 1) {
+                let surprise = surprise(logits, *next)?;
+                n += 1;
+                sum += surprise;
+                squares += surprise * surprise;
+            }
+            Ok(())
+        })?;
+        tracing::info!("window {} of {chunks}: perplexity {:.4} so far", i + 1, (sum / n as f64).exp());
+    }
+    let mean = sum / n as f64;
+    let variance = (squares / n as f64 - mean * mean).max(0.0);
+    let perplexity = mean.exp();
+    Ok(Score { perplexity, stderr: (variance / (n as f64 - 1.0)).sqrt() * perplexity, chunks, tokens: n })
+}
+
+/// −ln softmax(logits)[id], in nats.
+fn surprise(logits: &[f32], id: u32) -> Result<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
+    let surprise = sum.ln() - f64::from(logits[id as usize] - max);
+    if surprise.is_finite() {
+        Ok(surprise)
+    } else {
+        Err(Error::runtime("the model gave logits that are no numbers"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::surprise;
+
+    #[test]
+    fn surprise_is_the_negative_log_probability() {
+        let logits = [1.0f32.ln(), 3.0f32.ln(), 4.0f32.ln()];
+        assert!((surprise(&logits, 1).unwrap() - (8.0f64 / 3.0).ln()).abs() < 1e-6);
+        assert!(surprise(&[f32::NAN, 0.0], 1).is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! `taper tokenize`: standard input, byte for byte, as token ids.
+
+use std::io::Read;
+
+use super::Session;
+use crate::cli::TokenizeArgs;
+use crate::error::{Error, Result};
+use crate::terminal::render::Answer;
+use crate::text::Specials;
+
+pub(super) fn run(args: &TokenizeArgs, session: &Session) -> Result<()> {
+    let model = session.open()?;
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::runtime(format!("cannot read standard input: {e}")))?;
+    let ids = if args.no_special {
+        model.tokenizer.encode_bytes(&bytes, Specials::Plain)?
+    } else {
+        model.tokenizer.encode_prompt_bytes(&bytes)?
+    };
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    Answer::new().line(&format!("[{}]", ids.join(", ")))
+}

@@ -1,0 +1,142 @@
+//! Where taper keeps its files, and the settings that come from the environment alone.
+//!
+//! Everything here is a pure function of a look-up from variable name to value, so that tests need not change the
+//! environment of the process they share. [`process_env`] is the look-up that the program uses. (Flags that also
+//! have an environment name are clap's; see `cli`.)
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The folders taper writes to, none of them created yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dirs {
+    /// What can be fetched or computed again: models from wheels, repacked weights, measurements.
+    pub cache: PathBuf,
+    /// What cannot: sessions, memories.
+    pub data: PathBuf,
+    /// What the user writes: settings, models of their own.
+    pub config: PathBuf,
+}
+
+impl Dirs {
+    /// The folders that the environment asks for: `TAPER_…_DIR`, else `XDG_…_HOME/taper`, else the XDG default below
+    /// the home folder. A relative `XDG_…_HOME` is ignored, as the XDG base directory specification says.
+    ///
+    /// # Errors
+    /// When no variable says where one of them is.
+    pub fn from_env(env: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let folder = |purpose: &str, own: &str, xdg: &str, below_home: &str| {
+            if let Some(own) = value(&env, own) {
+                return Ok(own.into());
+            }
+            absolute(&env, xdg)
+                .or_else(|| absolute(&env, "HOME").map(|home| home.join(below_home)))
+                .map(|base| base.join("taper"))
+                .ok_or_else(|| {
+                    Error::runtime(format!("cannot tell where the {purpose} folder is: HOME is not set"))
+                        .help(format!("set HOME, or name the folder itself in {own}"))
+                })
+        };
+        Ok(Self {
+            cache: folder("cache", "TAPER_CACHE_DIR", "XDG_CACHE_HOME", ".cache")?,
+            data: folder("data", "TAPER_DATA_DIR", "XDG_DATA_HOME", ".local/share")?,
+            config: folder("configuration", "TAPER_CONFIG_DIR", "XDG_CONFIG_HOME", ".config")?,
+        })
+    }
+}
+
+/// The environment of this process, as the functions here take it.
+pub fn process_env(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// Whether the environment forbids the network: `TAPER_OFFLINE` or Hugging Face's `HF_HUB_OFFLINE` is 1, true, yes
+/// or on. `--offline` is the flag for it.
+pub fn offline(env: impl Fn(&str) -> Option<OsString>) -> bool {
+    ["TAPER_OFFLINE", "HF_HUB_OFFLINE"].into_iter().any(|name| {
+        value(&env, name).is_some_and(|v| ["1", "true", "yes", "on"].into_iter().any(|yes| v.eq_ignore_ascii_case(yes)))
+    })
+}
+
+/// The Python whose pip fetches wheels: `TAPER_PYTHON`, else `python3`.
+pub fn python(env: impl Fn(&str) -> Option<OsString>) -> OsString {
+    value(&env, "TAPER_PYTHON").unwrap_or_else(|| "python3".into())
+}
+
+/// A variable's value; one set to nothing counts as not set.
+fn value(env: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<OsString> {
+    env(name).filter(|v| !v.is_empty())
+}
+
+fn absolute(env: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    value(env, name).map(PathBuf::from).filter(|path: &PathBuf| Path::is_absolute(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env<'a>(vars: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
+        move |name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v))
+    }
+
+    #[test]
+    fn folders_lie_below_home_by_default() {
+        let dirs = Dirs::from_env(env(&[("HOME", "/home/ada")])).unwrap();
+        assert_eq!(dirs.cache, Path::new("/home/ada/.cache/taper"));
+        assert_eq!(dirs.data, Path::new("/home/ada/.local/share/taper"));
+        assert_eq!(dirs.config, Path::new("/home/ada/.config/taper"));
+    }
+
+    #[test]
+    fn xdg_overrides_home_and_tapers_own_variable_overrides_both() {
+        let dirs = Dirs::from_env(env(&[
+            ("HOME", "/home/ada"),
+            ("XDG_CACHE_HOME", "/fast"),
+            ("XDG_DATA_HOME", "/big"),
+            ("TAPER_DATA_DIR", "/mine"),
+        ]))
+        .unwrap();
+        assert_eq!(dirs.cache, Path::new("/fast/taper"));
+        assert_eq!(dirs.data, Path::new("/mine"));
+        assert_eq!(dirs.config, Path::new("/home/ada/.config/taper"));
+    }
+
+    #[test]
+    fn relative_and_empty_variables_are_ignored() {
+        let dirs = Dirs::from_env(env(&[("HOME", "/h"), ("XDG_CACHE_HOME", "cache"), ("TAPER_DATA_DIR", "")])).unwrap();
+        assert_eq!(dirs.cache, Path::new("/h/.cache/taper"));
+        assert_eq!(dirs.data, Path::new("/h/.local/share/taper"));
+    }
+
+    #[test]
+    fn without_a_home_the_error_names_the_variable_to_set() {
+        let all = [("TAPER_CACHE_DIR", "/c"), ("TAPER_DATA_DIR", "/d"), ("TAPER_CONFIG_DIR", "/e")];
+        assert!(Dirs::from_env(env(&all)).is_ok());
+        let error = Dirs::from_env(env(&all[..2])).unwrap_err().to_string();
+        assert!(error.contains("configuration folder") && error.contains("TAPER_CONFIG_DIR"), "{error}");
+    }
+
+    #[test]
+    fn offline_understands_the_words_of_hugging_face() {
+        for (name, word, expected) in [
+            ("TAPER_OFFLINE", "1", true),
+            ("HF_HUB_OFFLINE", "1", true),
+            ("HF_HUB_OFFLINE", "ON", true),
+            ("HF_HUB_OFFLINE", "True", true),
+            ("TAPER_OFFLINE", "0", false),
+            ("TAPER_OFFLINE", "", false),
+            ("OFFLINE", "1", false),
+        ] {
+            assert_eq!(offline(env(&[(name, word)])), expected, "{name}={word}");
+        }
+    }
+
+    #[test]
+    fn the_interpreter_can_be_chosen() {
+        assert_eq!(python(env(&[])), "python3");
+        assert_eq!(python(env(&[("TAPER_PYTHON", "/opt/py")])), "/opt/py");
+    }
+}

@@ -1,0 +1,176 @@
+//! Does it fit? The memory plan, before anything is loaded.
+//!
+//! A context that the user named is kept or refused with both numbers; one that nobody named shrinks to what there is, and
+//! says so.
+
+use crate::backend::{Limits, MemoryPlan, PAGE, Planner};
+use crate::error::{Error, Result};
+use crate::format::TensorInfo;
+use crate::model::config::Config;
+
+/// The shortest context that a shrunken plan may end with.
+const LEAST_CONTEXT: usize = 512;
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// `None` is the model's own, or what fits.
+    pub context: Option<usize>,
+    pub sequences: usize,
+    pub chunk: usize,
+}
+
+/// Plans the memory of a model on a backend within `available` bytes (`None`: not known, so not checked).
+///
+/// # Errors
+/// When the weights alone, or the context that was asked for, do not fit; with both numbers.
+pub fn fit(
+    config: &Config,
+    tensors: &[&TensorInfo],
+    wanted: Wanted,
+    planner: Planner,
+    available: Option<u64>,
+) -> Result<MemoryPlan> {
+    let plan_for = |context: usize| {
+        planner(config, tensors, Limits { context, sequences: wanted.sequences, chunk: wanted.chunk.min(context) })
+    };
+    let full = plan_for(wanted.context.unwrap_or(config.context));
+    let available = available.unwrap_or(u64::MAX);
+    if full.total() <= available {
+        return Ok(full);
+    }
+    let least = plan_for(LEAST_CONTEXT.min(config.context));
+    if least.total() > available {
+        return Err(too_large(&least, available).help("use a smaller model, or free memory"));
+    }
+    if wanted.context.is_some() {
+        return Err(too_large(&full, available).help("give a smaller --ctx-size, or none to take what fits"));
+    }
+    Ok(plan_for(longest(|context| plan_for(context).total() <= available, full.limits.context)))
+}
+
+/// The longest context, in whole pages, that `fits`; at least [`LEAST_CONTEXT`], which is known to.
+fn longest(fits: impl Fn(usize) -> bool, most: usize) -> usize {
+    let (mut low, mut high) = (LEAST_CONTEXT / PAGE, most.div_ceil(PAGE));
+    while low + 1 < high {
+        let middle = low.midpoint(high);
+        if fits(middle * PAGE) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low * PAGE
+}
+
+fn too_large(plan: &MemoryPlan, available: u64) -> Error {
+    Error::memory(format!(
+        "the model needs {} with a context of {} ({} weights, {} KV cache, {} workspace); {} are available",
+        human_bytes(plan.total()),
+        plan.limits.context,
+        human_bytes(plan.weights),
+        human_bytes(plan.kv),
+        human_bytes(plan.workspace),
+        human_bytes(available),
+    ))
+}
+
+/// Bytes in the unit that people read: "98.4 MB" (powers of 1000).
+pub fn human_bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in ["kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+}
+
+/// Bytes that this process may still take: the system's free memory, or the control group's where that is less. `None`
+/// where the system does not say (taper asks Linux only).
+pub fn available_memory() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let number = |path: &str| read(path)?.trim().parse::<u64>().ok(); // "max" is no number: no limit
+    let free = read("/proc/meminfo")?.lines().find_map(|line| {
+        let kib = line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?;
+        Some(kib.trim().parse::<u64>().ok()? * 1024)
+    })?;
+    let groups = [
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ];
+    let group = groups.iter().find_map(|(max, used)| Some(number(max)?.saturating_sub(number(used)?)));
+    Some(group.map_or(free, |left| left.min(free)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::model::rope::{Rope, Scaling};
+
+    const WEIGHTS: u64 = 1_000_000;
+
+    fn config() -> Config {
+        let rope = Rope { base: 1e4, scaling: Scaling::None };
+        Config {
+            layers: 1,
+            hidden: 8,
+            ffn: 8,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 8,
+            vocab: 8,
+            context: 4096,
+            rms_eps: 1e-5,
+            rope,
+            window: None,
+        }
+    }
+
+    /// A kilobyte of cache for each token.
+    fn planner(_: &Config, _: &[&TensorInfo], limits: Limits) -> MemoryPlan {
+        MemoryPlan { limits, weights: WEIGHTS, kv: limits.context as u64 * 1000, workspace: 0 }
+    }
+
+    fn fit_in(context: Option<usize>, available: u64) -> Result<MemoryPlan> {
+        let wanted = Wanted { context, sequences: 1, chunk: 64 };
+        fit(&config(), &[], wanted, planner, Some(available))
+    }
+
+    #[test]
+    fn the_models_context_is_kept_when_it_fits() {
+        assert_eq!(fit_in(None, WEIGHTS + 4_096_000).unwrap().limits.context, 4096);
+    }
+
+    #[test]
+    fn an_unnamed_context_shrinks_to_the_last_page_that_fits() {
+        assert_eq!(fit_in(None, WEIGHTS + 2_000_000).unwrap().limits.context, 1984);
+        assert_eq!(fit_in(None, WEIGHTS + 2_016_000).unwrap().limits.context, 2016);
+    }
+
+    #[test]
+    fn a_named_context_is_refused_with_both_numbers() {
+        let e = fit_in(Some(3000), WEIGHTS + 2_000_000).unwrap_err();
+        assert_eq!(e.kind(), Kind::Memory);
+        assert_eq!(
+            e.what(),
+            "the model needs 4.0 MB with a context of 3000 (1.0 MB weights, 3.0 MB KV cache, 0 B workspace); 3.0 MB \
+             are available"
+        );
+    }
+
+    #[test]
+    fn a_model_too_large_for_any_context_is_refused() {
+        let e = fit_in(None, WEIGHTS).unwrap_err();
+        assert!(e.to_string().ends_with("use a smaller model, or free memory"), "{e}");
+    }
+
+    #[test]
+    fn bytes_read_as_people_write_them() {
+        assert_eq!([0, 999, 1000, 98_362_432].map(human_bytes), ["0 B", "999 B", "1.0 kB", "98.4 MB"]);
+    }
+}

@@ -1,0 +1,86 @@
+//! A read-only mapping of a whole regular file.
+
+use std::fs::File;
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// A file's bytes, mapped. Cheap to clone; unmapped with the last clone.
+///
+/// The file must not be cut short by others while it is mapped: the system ends a process that reads past the new
+/// end. Model files are written once (downloads are renamed into place), so this holds for every file taper made.
+#[derive(Clone)]
+pub struct Mapping {
+    bytes: Arc<Bytes>,
+    path: PathBuf,
+}
+
+enum Bytes {
+    Mapped(memmap2::Mmap),
+    /// Empty files cannot be mapped, and tests parse bytes that are in no file.
+    Owned(Vec<u8>),
+}
+
+impl Mapping {
+    /// Maps `path`, which must be a regular file: a FIFO or a device would block or never end.
+    ///
+    /// # Errors
+    /// When it does not exist, cannot be read, or is not a regular file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let cannot_open = |e: std::io::Error| {
+            Error::model(format!("cannot open the model file: {e}")).in_file(path).caused_by(e)
+        };
+        // Looked at before opening: opening a FIFO for reading waits for a writer.
+        let meta = std::fs::metadata(path).map_err(cannot_open)?;
+        if !meta.is_file() {
+            let kind = if meta.is_dir() { "a directory" } else { "not a regular file" };
+            return Err(Error::model(format!("expected a model file, found {kind}"))
+                .in_file(path)
+                .help("give the path of a .gguf file, or of a folder with config.json and model.safetensors"));
+        }
+        let file = File::open(path).map_err(cannot_open)?;
+        let bytes = if meta.len() == 0 {
+            Bytes::Owned(Vec::new())
+        } else {
+            #[expect(unsafe_code, reason = "mapping a file is unsafe in itself")]
+            // SAFETY: the mapping is read-only and private to this process; that nobody truncates a model file
+            // while it is in use is the documented requirement of this type.
+            let map = unsafe { memmap2::Mmap::map(&file) };
+            Bytes::Mapped(map.map_err(cannot_open)?)
+        };
+        Ok(Self { bytes: Arc::new(bytes), path: path.to_owned() })
+    }
+
+    /// Bytes that are in no file, under a name for error messages.
+    pub fn from_bytes(bytes: Vec<u8>, name: &str) -> Self {
+        Self { bytes: Arc::new(Bytes::Owned(bytes)), path: name.into() }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The bytes of a range that a reader checked against this file.
+    pub fn slice(&self, range: &Range<usize>) -> &[u8] {
+        &self[range.clone()]
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &*self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl std::fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mapping({}, {} bytes)", self.path.display(), self.len())
+    }
+}

