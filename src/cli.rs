@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Error, Result};
@@ -42,25 +43,32 @@ pub enum Command {
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// A name from the registry, a .gguf file, or a folder with safetensors
-    #[arg(short, long, value_name = "NAME|PATH", env = "TAPER_MODEL", default_value = "smollm2-135m")]
+    #[arg(
+        short,
+        long,
+        value_name = "NAME|PATH",
+        hide_env_values = true,
+        env = "TAPER_MODEL",
+        default_value = "smollm2-135m"
+    )]
     pub model: String,
     /// Tokens of context; 0 is the model's own, or what fits in memory
-    #[arg(short, long, value_name = "N", env = "TAPER_CTX_SIZE", default_value_t = 0)]
+    #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_CTX_SIZE", default_value_t = 0)]
     pub ctx_size: usize,
     /// Threads that compute [default: one for each core]
-    #[arg(short, long, value_name = "N", env = "TAPER_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// What computes: `reference` forces the plain f32 backend
-    #[arg(long, value_enum, env = "TAPER_DEVICE", default_value_t = Device::Auto)]
+    #[arg(long, value_enum, hide_env_values = true, env = "TAPER_DEVICE", default_value_t = Device::Auto)]
     pub device: Device,
     /// Take the pre-tokenizer NAME instead of the one that the GGUF file names
-    #[arg(long, value_name = "NAME", env = "TAPER_PRE")]
+    #[arg(long, value_name = "NAME", hide_env_values = true, env = "TAPER_PRE")]
     pub pre: Option<String>,
     /// Never touch the network
-    #[arg(long, env = "TAPER_OFFLINE")]
+    #[arg(long, hide_env_values = true, env = "TAPER_OFFLINE", value_parser = FalseyValueParser::new())]
     pub offline: bool,
     /// Only answers and errors
-    #[arg(short, long, env = "TAPER_QUIET", conflicts_with = "verbose")]
+    #[arg(short, long, hide_env_values = true, env = "TAPER_QUIET", value_parser = FalseyValueParser::new(), conflicts_with = "verbose")]
     pub quiet: bool,
     /// Say what is being done; twice for more
     #[arg(short, long, action = clap::ArgAction::Count)]
@@ -72,35 +80,36 @@ pub struct ModelArgs {
 #[command(next_help_heading = "Prompt")]
 pub struct PromptArgs {
     /// Answer TEXT and exit; piped input is put before it. Under --bench: prompt lengths, as 128,512
-    #[arg(short, long, value_name = "TEXT", env = "TAPER_PROMPT", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "TEXT", hide_env_values = true, env = "TAPER_PROMPT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// Take the prompt from FILE
-    #[arg(short, long, value_name = "FILE", env = "TAPER_FILE", conflicts_with = "prompt")]
+    #[arg(short, long, value_name = "FILE", hide_env_values = true, env = "TAPER_FILE", conflicts_with = "prompt")]
     pub file: Option<PathBuf>,
     /// The system message (also -sys)
-    #[arg(long, value_name = "TEXT", env = "TAPER_SYSTEM", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", hide_env_values = true, env = "TAPER_SYSTEM", allow_hyphen_values = true)]
     pub system: Option<String>,
     /// Most tokens of an answer; -1 is no limit. Under --bench: answer lengths, as 64,128
     #[arg(
         short = 'n',
         long,
         value_name = "N",
+        hide_env_values = true,
         env = "TAPER_PREDICT",
         value_delimiter = ',',
         allow_negative_numbers = true
     )]
     pub predict: Vec<i64>,
     /// End tokens and stop texts do not count before N tokens
-    #[arg(long, value_name = "N", env = "TAPER_MIN_TOKENS", default_value_t = 0)]
+    #[arg(long, value_name = "N", hide_env_values = true, env = "TAPER_MIN_TOKENS", default_value_t = 0)]
     pub min_tokens: usize,
     /// End the answer before TEXT; may be given more than once
-    #[arg(long, value_name = "TEXT", env = "TAPER_STOP", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", hide_env_values = true, env = "TAPER_STOP", allow_hyphen_values = true)]
     pub stop: Vec<String>,
     /// Complete the prompt as it stands, without the chat template
-    #[arg(long, env = "TAPER_RAW")]
+    #[arg(long, hide_env_values = true, env = "TAPER_RAW", value_parser = FalseyValueParser::new())]
     pub raw: bool,
     /// One JSON object a line: every token, then a summary
-    #[arg(long, env = "TAPER_JSON")]
+    #[arg(long, hide_env_values = true, env = "TAPER_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
 }
 
@@ -109,31 +118,73 @@ pub struct PromptArgs {
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Seed of the random draws; -1 takes a new one and prints it
-    #[arg(short, long, value_name = "N", env = "TAPER_SEED", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_SEED", default_value_t = -1, allow_negative_numbers = true)]
     pub seed: i64,
     /// 0 always takes the likeliest token
-    #[arg(long, value_name = "X", env = "TAPER_TEMP", default_value_t = 0.8, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "X",
+        hide_env_values = true,
+        env = "TAPER_TEMP",
+        default_value_t = 0.8,
+        allow_negative_numbers = true
+    )]
     pub temp: f32,
     /// Keep the N likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "N", env = "TAPER_TOP_K", default_value_t = 40)]
+    #[arg(long, value_name = "N", hide_env_values = true, env = "TAPER_TOP_K", default_value_t = 40)]
     pub top_k: usize,
     /// Keep the likeliest tokens that together reach X; 1 keeps all
-    #[arg(long, value_name = "X", env = "TAPER_TOP_P", default_value_t = 0.95, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "X",
+        hide_env_values = true,
+        env = "TAPER_TOP_P",
+        default_value_t = 0.95,
+        allow_negative_numbers = true
+    )]
     pub top_p: f32,
     /// Keep tokens at least X times as probable as the likeliest; 0 keeps all
-    #[arg(long, value_name = "X", env = "TAPER_MIN_P", default_value_t = 0.05, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "X",
+        hide_env_values = true,
+        env = "TAPER_MIN_P",
+        default_value_t = 0.05,
+        allow_negative_numbers = true
+    )]
     pub min_p: f32,
     /// Make tokens of the last 64 less likely; 1 is off
-    #[arg(long, value_name = "X", env = "TAPER_REPEAT_PENALTY", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "X",
+        hide_env_values = true,
+        env = "TAPER_REPEAT_PENALTY",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
     pub repeat_penalty: f32,
     /// Lower tokens by X for each time they came lately
-    #[arg(long, value_name = "X", env = "TAPER_FREQUENCY_PENALTY", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "X",
+        hide_env_values = true,
+        env = "TAPER_FREQUENCY_PENALTY",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub frequency_penalty: f32,
     /// Lower tokens that came lately by X
-    #[arg(long, value_name = "X", env = "TAPER_PRESENCE_PENALTY", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "X",
+        hide_env_values = true,
+        env = "TAPER_PRESENCE_PENALTY",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub presence_penalty: f32,
     /// Add to a token's logit, as 15043+1 or 15043-inf; may be given more than once
-    #[arg(long, value_name = "ID±X", env = "TAPER_LOGIT_BIAS", value_parser = parse_bias)]
+    #[arg(long, value_name = "ID±X", hide_env_values = true, env = "TAPER_LOGIT_BIAS", value_parser = parse_bias)]
     pub logit_bias: Vec<(u32, f32)>,
 }
 
@@ -284,10 +335,7 @@ mod tests {
     #[test]
     fn a_list_of_lengths_is_for_the_benchmark() {
         let cli = Cli::try_parse_from(["taper", "-n", "1,2"]).unwrap();
-        assert_eq!(
-            cli.prompt.max_tokens().unwrap_err().what(),
-            "--predict takes one number; a list is for --bench"
-        );
+        assert_eq!(cli.prompt.max_tokens().unwrap_err().what(), "--predict takes one number; a list is for --bench");
     }
 
     #[test]

@@ -87,7 +87,8 @@ impl Taper {
     /// # Errors
     /// When it cannot be found, fetched, read, or does not fit in memory.
     pub fn load(model: &str) -> Result<Self> {
-        let files = registry::resolve(model, &Dirs::from_env(config::process_env)?, &Fetch::from_env(config::process_env))?;
+        let files =
+            registry::resolve(model, &Dirs::from_env(config::process_env)?, &Fetch::from_env(config::process_env))?;
         Self::open(&files, &LoadOptions::default())
     }
 

@@ -2,6 +2,7 @@
 //!
 //! The Q4_1 file itself would be no judge: there llama.cpp rounds activations to int8, and a right f32 run agrees with it on
 //! 8 of 30 prompts.
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 mod common;
 
@@ -51,12 +52,7 @@ fn greedy_text_is_llama_cpps_on_20_prompts() {
     for golden in &goldens {
         let prompt = taper.tokenizer().encode_prompt(&golden.prompt).unwrap();
         assert_eq!(prompt, golden.prompt_ids, "{}", golden.prompt);
-        let request = Request {
-            prompt,
-            max_tokens: Some(TOKENS),
-            sampling: Sampling::greedy(),
-            ..Request::default()
-        };
+        let request = Request { prompt, max_tokens: Some(TOKENS), sampling: Sampling::greedy(), ..Request::default() };
         ids.push(taper.engine().add_request(request).unwrap());
     }
     let mut answers = vec![(Vec::new(), String::new()); goldens.len()];

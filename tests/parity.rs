@@ -2,6 +2,7 @@
 //!
 //! The safetensors folder is SmolLM2's GGUF dequantized to f32 and written by the test, its Q and K rows put back into
 //! Hugging Face's order: the same weights in the form that candle-transformers reads.
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 mod common;
 

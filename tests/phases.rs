@@ -1,4 +1,5 @@
 //! Phase by phase: a backend against the formulas written as plain loops, on shapes that no model has.
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 mod common;
 
@@ -108,10 +109,7 @@ fn check_model(tiny: &Tiny) {
     let mut pool = Pool::new(PAGES);
     let mut random = Random(99);
     let mut ids = |n: usize| random.ids(n, tiny.config.vocab);
-    let mut parts = [
-        (pool.sequence(100), Naive::new(tiny), ids(33)),
-        (pool.sequence(100), Naive::new(tiny), ids(1)),
-    ];
+    let mut parts = [(pool.sequence(100), Naive::new(tiny), ids(33)), (pool.sequence(100), Naive::new(tiny), ids(1))];
     check_phases(&mut backend, &mut parts);
     parts[0].2 = ids(1);
     parts[1].2 = ids(31);

@@ -3,6 +3,8 @@
 //! tests/data/templates holds the public templates of the families, Llama 3's without its tools.
 
 mod common;
+#[path = "template/any_template.rs"]
+mod any_template;
 
 use taper::error::Kind;
 use taper::format::gguf::Gguf;
@@ -67,10 +69,7 @@ fn smollm2s_own_template_writes_its_format() {
 #[test]
 fn llama_2_writes_its_format() {
     let text = template("llama-2").render(&vocabulary("llama-spm"), &exchange(), true).unwrap();
-    assert_eq!(
-        text,
-        "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n Hi [/INST] Hello! </s><s>[INST] Why? [/INST]"
-    );
+    assert_eq!(text, "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n Hi [/INST] Hello! </s><s>[INST] Why? [/INST]");
 }
 
 #[test]
@@ -172,7 +171,11 @@ fn templates_may_look_at_messages_and_change_them() {
     let end = tokenizer.id_of("<|im_end|>").unwrap();
     let cases = [
         // asks how a message begins
-        ("{% if c.startswith('/') %}command {{ c }}{% else %}{{ c }}{% endif %}", "/x<|im_end|>", "command /x<|im_end|>"),
+        (
+            "{% if c.startswith('/') %}command {{ c }}{% else %}{{ c }}{% endif %}",
+            "/x<|im_end|>",
+            "command /x<|im_end|>",
+        ),
         ("{{ c.split('</think>')[-1].lstrip() }}", "a</think> b<|im_end|>", "b<|im_end|>"),
         ("{{ c | trim }}{{ c | trim }}", " <|im_end|> ", "<|im_end|><|im_end|>"),
         ("{{ c[:3] }}{{ c | length }}", "abcdef", "abc6"),
@@ -209,4 +212,20 @@ fn a_broken_template_names_its_file_and_line() {
     std::fs::write(folder.path().join("chat_template.jinja"), "a\nb {% if %}").unwrap();
     let message = ChatTemplate::from_folder(folder.path()).unwrap_err().to_string();
     assert!(message.contains("line 2") && message.contains("chat_template.jinja"), "{message}");
+}
+
+#[test]
+fn damaged_templates_are_refused_or_work() {
+    let mut sound = 0;
+    for name in ["llama-2", "llama-3", "mistral", "zephyr"] {
+        let source = template(name).source().to_owned();
+        let cuts: Vec<usize> = source.char_indices().map(|(at, _)| at).step_by(5).collect();
+        for &cut in &cuts {
+            sound += u32::from(any_template::check(&source[..cut]));
+            sound += u32::from(any_template::check(&source[cut..]));
+            let middle = source.get(cut..cut + 7).unwrap_or_default();
+            sound += u32::from(any_template::check(&source.replacen(middle, "", 1)));
+        }
+    }
+    assert!(sound > 100, "only {sound} still worked: this tests little");
 }

@@ -28,6 +28,8 @@ const DEFAULT_PREDICT: usize = 128;
 /// Its smallest gap between the likeliest two tokens is 3.5 logits on SmolLM2, so every right backend continues it alike.
 const CHECK_PROMPT: &str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10,";
 const CHECK_TOKENS: usize = 16;
+/// Enough for both.
+const CHECK_CONTEXT: usize = 64;
 
 /// One row of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +55,7 @@ impl Test {
 
 pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
     let tests = tests(cli)?;
-    let longest = tests.iter().map(|t| t.tokens()).max().unwrap_or(0);
+    let longest = tests.iter().map(|t| t.tokens()).max().unwrap_or(0).max(CHECK_CONTEXT);
     let bytes = StepBytes::of(&session.open()?)?;
     let mut taper = session.load(Some(longest + 1), Some(512))?;
     let hash = output_hash(&mut taper)?;
@@ -63,7 +65,8 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
         let rates = measure(taper.engine(), test, usize::from(cli.bench.repetitions))?;
         rows.extend(Spread::of(&rates).map(|rate| Row { test, rate }));
     }
-    let report = Report { taper: &taper, threads: session.args.threads.map_or_else(stats::cores, usize::from), bytes, hash };
+    let report =
+        Report { taper: &taper, threads: session.args.threads.map_or_else(stats::cores, usize::from), bytes, hash };
     let mut answer = Answer::new();
     match cli.bench.output {
         Format::Json => {
@@ -94,7 +97,8 @@ fn tests(cli: &Cli) -> Result<Vec<Test>> {
 
 fn lengths(flag: &str, list: impl Iterator<Item = Option<usize>>) -> Result<Vec<usize>> {
     list.collect::<Option<Vec<usize>>>().ok_or_else(|| {
-        Error::usage(format!("under --bench, {flag} takes lengths in tokens")).help(format!("for example {flag} 128,512"))
+        Error::usage(format!("under --bench, {flag} takes lengths in tokens"))
+            .help(format!("for example {flag} 128,512"))
     })
 }
 
@@ -141,12 +145,8 @@ fn once(engine: &mut Engine, test: Test, repetition: u32) -> Result<Done> {
 
 /// The first 16 hex digits of the SHA-256 of the check prompt's greedy ids (little-endian, 32 bits each).
 fn output_hash(taper: &mut Taper) -> Result<String> {
-    let options = Options {
-        max_tokens: Some(CHECK_TOKENS),
-        sampling: Sampling::greedy(),
-        raw: true,
-        ..Options::default()
-    };
+    let options =
+        Options { max_tokens: Some(CHECK_TOKENS), sampling: Sampling::greedy(), raw: true, ..Options::default() };
     let answer = taper.stream(CHECK_PROMPT, &options, |_| ControlFlow::Continue(()))?;
     let mut hash = Sha256::new();
     for id in &answer.tokens {

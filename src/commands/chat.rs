@@ -32,13 +32,7 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
     taper.template()?;
     let mut conversation = Conversation::new();
     conversation.set_system(options.system.as_deref().unwrap_or_default());
-    let mut chat = Chat {
-        conversation,
-        taper,
-        options,
-        fixed_seed: cli.sampling.seed != -1,
-        session,
-    };
+    let mut chat = Chat { conversation, taper, options, fixed_seed: cli.sampling.seed != -1, session };
     chat.greet();
     chat.talk(&mut LineEditor::new()?)
 }

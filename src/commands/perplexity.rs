@@ -14,6 +14,8 @@ use crate::terminal::render::Answer;
 
 /// llama-perplexity's own default.
 const DEFAULT_WINDOW: usize = 512;
+/// Rows of a step: nobody waits for Ctrl-C here, so as many as the matrix products like.
+const PREFILL_CHUNK: usize = 512;
 
 pub(super) fn run(args: &PerplexityArgs, session: &Session) -> Result<()> {
     let text = std::fs::read(&args.file)
@@ -22,7 +24,7 @@ pub(super) fn run(args: &PerplexityArgs, session: &Session) -> Result<()> {
     if window < 4 {
         return Err(Error::usage(format!("a window of {window} tokens has no second half to score")));
     }
-    let mut taper = session.load(Some(window), None)?;
+    let mut taper = session.load(Some(window), Some(PREFILL_CHUNK))?;
     let tokens = taper.tokenizer().encode_prompt_bytes(&text)?;
     if tokens.len() < window {
         return Err(Error::usage(format!("the text has {} tokens; one window needs {window}", tokens.len()))
@@ -96,11 +98,7 @@ fn surprise(logits: &[f32], id: u32) -> Result<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
     let surprise = sum.ln() - f64::from(logits[id as usize] - max);
-    if surprise.is_finite() {
-        Ok(surprise)
-    } else {
-        Err(Error::runtime("the model gave logits that are no numbers"))
-    }
+    if surprise.is_finite() { Ok(surprise) } else { Err(Error::runtime("the model gave logits that are no numbers")) }
 }
 
 #[cfg(test)]

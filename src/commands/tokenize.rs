@@ -11,9 +11,7 @@ use crate::text::Specials;
 pub(super) fn run(args: &TokenizeArgs, session: &Session) -> Result<()> {
     let model = session.open()?;
     let mut bytes = Vec::new();
-    std::io::stdin()
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::runtime(format!("cannot read standard input: {e}")))?;
+    std::io::stdin().read_to_end(&mut bytes).map_err(|e| Error::runtime(format!("cannot read standard input: {e}")))?;
     let ids = if args.no_special {
         model.tokenizer.encode_bytes(&bytes, Specials::Plain)?
     } else {

@@ -52,9 +52,7 @@ impl Output {
 
     /// The length of the longest end of the held text that begins a stop string.
     fn longest_beginning(&self) -> usize {
-        let begins = |s: &&String, len: usize| {
-            s.as_bytes().starts_with(&self.held.as_bytes()[self.held.len() - len..])
-        };
+        let begins = |s: &&String, len: usize| s.as_bytes().starts_with(&self.held.as_bytes()[self.held.len() - len..]);
         let longest = |s: &String| (1..=s.len().min(self.held.len())).rev().find(|len| begins(&s, *len));
         self.stop.iter().filter_map(longest).max().unwrap_or(0)
     }

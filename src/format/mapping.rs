@@ -29,9 +29,8 @@ impl Mapping {
     /// # Errors
     /// When it does not exist, cannot be read, or is not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
-        let cannot_open = |e: std::io::Error| {
-            Error::model(format!("cannot open the model file: {e}")).in_file(path).caused_by(e)
-        };
+        let cannot_open =
+            |e: std::io::Error| Error::model(format!("cannot open the model file: {e}")).in_file(path).caused_by(e);
         // Looked at before opening: opening a FIFO for reading waits for a writer.
         let meta = std::fs::metadata(path).map_err(cannot_open)?;
         if !meta.is_file() {

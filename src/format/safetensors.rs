@@ -1,9 +1,9 @@
 //! A bounded reader of one safetensors file.
 //!
 //! The entries are the `safetensors` crate's; the walk over the header is ours, because the crate collects the whole
-//! JSON before it looks at any of it, adds sizes without a check, drops repeated names, and answers a damaged file
-//! with a variant's name. Here a tensor is refused by name. As the format demands, the tensors fill the file: each begins
-//! where another ends. Format: the README of huggingface/safetensors.
+//! JSON before it looks at any of it, sums sizes without a check for overflow, lets a repeated name replace the first,
+//! and often does not say which tensor is wrong. As the format demands, the tensors fill the file: each begins where
+//! another ends. Format: the README of huggingface/safetensors.
 
 use std::collections::HashSet;
 use std::fmt;

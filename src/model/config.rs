@@ -70,8 +70,10 @@ impl Config {
         };
         for (key, must_be) in [("attention.value_length", head_dim), ("rope.dimension_count", head_dim)] {
             if let Some(n) = size(key)?.filter(|n| *n != must_be) {
-                return Err(Error::model(format!("llama.{key} is {n}, head size is {must_be}: taper needs them equal"))
-                    .in_file(meta.path()));
+                return Err(Error::model(format!(
+                    "llama.{key} is {n}, head size is {must_be}: taper needs them equal"
+                ))
+                .in_file(meta.path()));
             }
         }
         let scaling = gguf_scaling(meta)?;
@@ -238,9 +240,8 @@ impl JsonConfig {
         let given = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
         let base = given.and_then(|s| s.rope_theta).or(self.rope_theta).unwrap_or(10_000.0);
         let Some(s) = given else { return Ok((base, Scaling::None)) };
-        let need = |value: Option<f32>, name: &str| {
-            value.ok_or_else(|| Error::model(format!("rope_scaling lacks `{name}`")))
-        };
+        let need =
+            |value: Option<f32>, name: &str| value.ok_or_else(|| Error::model(format!("rope_scaling lacks `{name}`")));
         let scaling = match s.rope_type.as_deref() {
             None | Some("default") => Scaling::None,
             Some("linear") => Scaling::Linear { factor: need(s.factor, "factor")? },

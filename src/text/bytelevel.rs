@@ -128,7 +128,9 @@ fn lenient_char(bytes: &[u8]) -> Option<(usize, u32)> {
         _ => return None,
     };
     let rest = bytes.get(1..len)?;
-    rest.iter().try_fold(u32::from(bits), |code, &b| (b & 0xC0 == 0x80).then(|| code << 6 | u32::from(b & 0x3F))).map(|c| (len, c))
+    rest.iter()
+        .try_fold(u32::from(bits), |code, &b| (b & 0xC0 == 0x80).then(|| code << 6 | u32::from(b & 0x3F)))
+        .map(|c| (len, c))
 }
 
 #[cfg(test)]

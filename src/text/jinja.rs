@@ -241,7 +241,8 @@ mod tests {
 
     #[test]
     fn python_methods_and_loop_controls_work() {
-        let source = "{% for x in ['a ', 'b', 'c'] %}{% if x == 'c' %}{% break %}{% endif %}{{ x.strip().upper() }}{% endfor %}";
+        let source =
+            "{% for x in ['a ', 'b', 'c'] %}{% if x == 'c' %}{% break %}{% endif %}{{ x.strip().upper() }}{% endfor %}";
         assert_eq!(render(source).unwrap(), "AB");
         assert_eq!(render("{{ messages[0].get('none', 'd') }}{{ 'abc'.startswith('a') }}").unwrap(), "dTrue");
     }

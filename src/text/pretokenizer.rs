@@ -45,7 +45,18 @@ const RULES: &[Rule] = &[
         add_bos: false,
     },
     Rule {
-        names: &["gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "gigachat", "mellum"],
+        names: &[
+            "gpt-2",
+            "phi-2",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "granite-docling",
+            "exaone4",
+            "gigachat",
+            "mellum",
+        ],
         patterns: &[GPT2],
         ignore_merges: false,
         add_bos: false,
@@ -168,7 +179,10 @@ mod tests {
     fn unknown_names_are_refused_with_the_known_ones() {
         for (name, says) in [(Some("klingon"), "`klingon`"), (None, "does not name")] {
             let message = PreTokenizer::new(name).unwrap_err().to_string();
-            assert!(message.contains(says) && message.contains("--pre NAME") && message.contains("smollm"), "{message}");
+            assert!(
+                message.contains(says) && message.contains("--pre NAME") && message.contains("smollm"),
+                "{message}"
+            );
         }
     }
 }

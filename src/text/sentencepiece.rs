@@ -1,8 +1,9 @@
 //! SentencePiece's BPE, as in Llama 1 and 2, TinyLlama and Mistral: spaces become U+2581, and of all neighbours that
 //! make a token together the pair with the best score is merged, the leftmost first, until none is left.
 //!
-//! Why our own: a merge's rank is here the score of its *result*, so two different pairs can have the same rank. The
-//! `tokenizers` crate has one rank a pair, and differs from SentencePiece in long runs of one character.
+//! Why our own: a merge's rank is here the score of its *result*, so two different pairs can have the same rank, and
+//! then the leftmost goes first. The `tokenizers` crate has one rank a pair, knows only UTF-8, and would first need all
+//! pairs derived from the vocabulary.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};

@@ -80,12 +80,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].
-    pub fn prompt(
-        &self,
-        tokenizer: &Tokenizer,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<Vec<u32>> {
+    pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>> {
         let text = self.render(tokenizer, messages, add_generation_prompt)?;
         let mark = unused_character(self.source(), messages, &text)?;
         // Marks at the ends of a message too keep its text from completing a control token that the template began.

@@ -160,8 +160,9 @@ impl Tokenizer {
         self.vocabulary.token(id).map(|token| &*token.text)
     }
 
+    /// Whether `id` marks structure rather than text. The unknown token counts, as it writes nothing either.
     pub fn is_control(&self, id: u32) -> bool {
-        self.vocabulary.kind(id) == Some(Kind::Control)
+        matches!(self.vocabulary.kind(id), Some(Kind::Control | Kind::Unknown))
     }
 
     pub fn bos(&self) -> Option<u32> {

@@ -109,11 +109,8 @@ impl Vocabulary {
             }
         }
         let ends = end_tokens(&mut tokens, &ids, &named)?;
-        let written = tokens
-            .iter()
-            .enumerate()
-            .map(|(id, token)| written(id, token, spelling))
-            .collect::<Result<Vec<_>>>()?;
+        let written =
+            tokens.iter().enumerate().map(|(id, token)| written(id, token, spelling)).collect::<Result<Vec<_>>>()?;
         let NamedIds { bos, eos, unknown, .. } = named;
         Ok(Self { tokens, written, ids, bos, eos, unknown, ends })
     }

@@ -53,8 +53,7 @@ impl<'a> Naive<'a> {
     }
 
     fn linear(&self, x: &[f64], layer: usize, part: &str) -> Vec<f64> {
-        let mut y: Vec<f64> =
-            rows(self.weight(layer, &format!("{part}.weight")), x.len()).map(|w| dot(w, x)).collect();
+        let mut y: Vec<f64> = rows(self.weight(layer, &format!("{part}.weight")), x.len()).map(|w| dot(w, x)).collect();
         if let Some(bias) = self.tiny.get(&of_layer(layer, &format!("{part}.bias"))) {
             y.iter_mut().zip(bias).for_each(|(y, b)| *y += f64::from(*b));
         }

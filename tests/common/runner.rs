@@ -30,11 +30,7 @@ impl Pool {
 }
 
 /// Builds the step that pushes the tokens of each part through, asking for `want` of each part's last row, and hands it over.
-pub fn with_batch<R>(
-    parts: &mut [(&mut Running, &[Token])],
-    want: Want<'_>,
-    go: impl FnOnce(&Batch<'_>) -> R,
-) -> R {
+pub fn with_batch<R>(parts: &mut [(&mut Running, &[Token])], want: Want<'_>, go: impl FnOnce(&Batch<'_>) -> R) -> R {
     let (mut rows, mut seqs, mut pages, mut out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (running, tokens) in parts {
         let (first_row, first_page) = (rows.len() as u32, pages.len() as u32);
@@ -55,8 +51,7 @@ pub fn with_batch<R>(
 /// One step; the logits of each part's last row.
 pub fn step(backend: &mut dyn Backend, parts: &mut [(&mut Running, &[u32])]) -> Vec<Vec<f32>> {
     let vocab = backend.config().vocab;
-    let tokens: Vec<Vec<Token>> =
-        parts.iter().map(|(_, ids)| ids.iter().map(|id| Token::Id(*id)).collect()).collect();
+    let tokens: Vec<Vec<Token>> = parts.iter().map(|(_, ids)| ids.iter().map(|id| Token::Id(*id)).collect()).collect();
     let mut parts: Vec<(&mut Running, &[Token])> =
         parts.iter_mut().zip(&tokens).map(|((running, _), t)| (&mut **running, t.as_slice())).collect();
     with_batch(&mut parts, Want::Logits, |batch| {

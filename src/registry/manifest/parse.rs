@@ -219,3 +219,94 @@ fn check_sha256(hash: &Spanned<String>) -> Result<String, Wrong> {
     }
     wrong(hash, format!("`{text}` is no SHA-256: it has to be 64 hexadecimal digits"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Manifest;
+    use crate::error::Kind;
+
+    const VALID: &str = r#"default = "tiny"
+
+[[model]]
+name = "tiny"
+aliases = ["little"]
+description = "made up"
+licence = "MIT"
+kind = "chat"
+
+[[model.source]]
+wheel = "made-up"
+version = "1.0"
+bytes = 1000
+files = [{ name = "w.gguf", member = "m/w.gguf", bytes = 3, sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" }]
+
+[[model.source]]
+hub = "somebody/tiny"
+revision = "main"
+files = [{ name = "config.json" }, { name = "model.safetensors" }]
+"#;
+
+    #[test]
+    fn a_manifest_that_is_wrong_is_refused_at_the_line_that_is() {
+        for (from, to, place, expected) in [
+            ("licence =", "license =", "line 7, column 1", "unknown field `license`"),
+            ("kind = \"chat\"", "kind = \"poet\"", "line 8, column 8", "unknown variant `poet`"),
+            ("bytes = 1000", "bytes = \"many\"", "line 13, column 9", "invalid type"),
+            ("bytes = 1000", "bytes = -1", "line 13, column 9", "invalid value"),
+            ("bytes = 1000\n", "", "line 10, column 1", "either `wheel`, `version` and `bytes`"),
+            ("hub = \"somebody/tiny\"", "wheel = \"x\"", "line 16, column 1", "either `wheel`"),
+            ("[\"little\"]", "[\"tiny\"]", "line 5, column 12", "`tiny` is already the name"),
+            ("[\"little\"]", "[\"a\", \"a\"]", "line 5, column 17", "`a` is already the name"),
+            ("[\"little\"]", "[\"Little\"]", "line 5, column 12", "cannot be a model's name"),
+            ("[\"little\"]", "\"little\"", "line 5, column 11", "invalid type"),
+            ("name = \"tiny\"", "name = \"../tiny\"", "line 4, column 8", "cannot be a model's name"),
+            ("name = \"tiny\"", "name = \"tiny.gguf\"", "line 4, column 8", "cannot be a model's name"),
+            ("default = \"tiny\"", "default = \"huge\"", "line 1, column 11", "is no model's name"),
+            ("default = \"tiny\"", "", "line 1, column 1", "missing field `default`"),
+            ("wheel = \"made-up\"", "wheel = \"--index-url\"", "line 11, column 9", "begin with a letter"),
+            ("version = \"1.0\"", "version = \"1.0 extra\"", "line 12, column 11", "has to be letters"),
+            ("somebody/tiny", "tiny", "line 17, column 7", "OWNER/NAME"),
+            ("name = \"w.gguf\"", "name = \"/w.gguf\"", "line 14, column 19", "relative path"),
+            ("name = \"w.gguf\"", "name = \"a/../../w.gguf\"", "line 14, column 19", "relative path"),
+            ("name = \"w.gguf\"", "name = \"./w.gguf\"", "line 14, column 19", "relative path"),
+            ("name = \"w.gguf\"", "name = \".part/w.gguf\"", "line 14, column 19", "relative path"),
+            ("name = \"w.gguf\"", "name = \"w.bin\"", "line 10, column 1", "one .gguf"),
+            ("m/w.gguf", "m/../w.gguf", "line 14, column 38", "relative path"),
+            ("m/w.gguf", "m//w.gguf", "line 14, column 38", "relative path"),
+            ("m/w.gguf", "m\\\\w.gguf", "line 14, column 38", "relative path"),
+            ("20015ad\"", "20015a\"", "line 14, column 70", "no SHA-256"),
+            ("20015ad\"", "20015ag\"", "line 14, column 70", "no SHA-256"),
+            (", member = \"m/w.gguf\"", "", "line 14, column 10", "`member`, `bytes` and `sha256`"),
+            ("{ name = \"config.json\" }", "{ name = \"model.safetensors\" }", "line 19, column 51", "there twice"),
+            ("\n[[model.source]]", "\n[[model.source]", "line 10, column 16", ""),
+            ("made up", "made \u{1} up", "line 6, column 21", ""),
+        ] {
+            assert!(VALID.contains(from), "{from}");
+            let error = Manifest::parse(&VALID.replacen(from, to, 1), "models.toml").unwrap_err();
+            let text = error.to_string();
+            assert_eq!(error.kind(), Kind::Model);
+            assert!(
+                text.contains(expected) && text.ends_with(&format!("\n  in models.toml, {place}")),
+                "{from} -> {to}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_crlf_change_nothing() {
+        let plain = Manifest::parse(VALID, "a").unwrap();
+        assert_eq!(Manifest::parse(&format!("\u{feff}{VALID}"), "b").unwrap(), plain);
+        assert_eq!(Manifest::parse(&VALID.replace('\n', "\r\n"), "c").unwrap(), plain);
+        let wrong = format!("\u{feff}{}", VALID.replace('\n', "\r\n").replace("licence", "license"));
+        assert!(Manifest::parse(&wrong, "d").unwrap_err().to_string().contains("d, line 7, column 1"));
+    }
+
+    #[test]
+    fn a_manifest_cut_anywhere_is_refused_without_a_panic() {
+        for (cut, _) in VALID.char_indices() {
+            if let Ok(manifest) = Manifest::parse(&VALID[..cut], "cut") {
+                assert!(!manifest.models().is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Sees to what the build needs from the system. Cheap when it is all there; otherwise it installs what is missing
+# (as root on Debian), or prints the command to type and stops.
+set -eu
+
+python=${TAPER_PYTHON:-python3}
+packages=
+
+need() { packages="$packages $*"; }
+
+# Cargo links with cc, and crates with C in them include the C library's headers.
+echo '#include <stdio.h>
+int main(void) { return puts("") < 0; }' | cc -x c -o /dev/null - 2>/dev/null || need gcc libc6-dev
+# Models come through pip.
+"$python" -c 'import pip' 2>/dev/null || need python3 python3-pip
+
+if ! command -v cargo >/dev/null; then
+    echo "cargo is not on the PATH: install Rust with rustup, or put ~/.cargo/bin on the PATH, then try again" >&2
+    exit 1
+fi
+[ -n "$packages" ] || exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing$packages" >&2
+    apt-get update -qq
+    # shellcheck disable=SC2086 # the names are words
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >&2
+else
+    echo "The build needs packages that are missing. On Debian or Ubuntu:" >&2
+    echo "    sudo apt-get install$packages" >&2
+    exit 1
+fi

@@ -1,0 +1,73 @@
+#!/bin/sh
+# What `make test`, `make lint` and `make soak` run: test.sh all|lint|tests. Everything but the release build is in
+# one target folder and one profile, so that each dependency is compiled once.
+#
+# A step whose tool is absent is skipped with a line; under CI=true that is a failure.
+set -eu
+cd "$(dirname "$0")/../.."
+
+step() { printf '\n== %s\n' "$1" >&2; }
+
+absent() {
+    if [ "${CI:-}" = true ]; then
+        echo "$1 is absent, which CI does not forgive" >&2
+        exit 1
+    fi
+    echo "skipped: $1 is absent" >&2
+}
+
+# has_component rustfmt fmt: whether `cargo fmt` is there, or could be had.
+has_component() {
+    cargo "$2" --version >/dev/null 2>&1 && return
+    command -v rustup >/dev/null && rustup component add "$1" && return
+    absent "$1"
+    return 1
+}
+
+lint() {
+    step 'format'
+    if has_component rustfmt fmt; then cargo fmt --check; fi
+    step 'clippy'
+    if has_component clippy clippy; then cargo clippy --all-targets --locked -- -D warnings; fi
+}
+
+# The model and the vocabularies that the tests are about. Both stay where they are for the next time.
+fetch() {
+    step 'test files'
+    cargo build --locked
+    target/debug/taper tokenize -m smollm2-135m </dev/null >/dev/null
+    cache=${TAPER_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/taper}
+    TAPER_TEST_MODEL=$cache/models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf
+    TAPER_TEST_VOCABS=$PWD/target/vocabularies
+    export TAPER_TEST_MODEL TAPER_TEST_VOCABS
+    "${TAPER_PYTHON:-python3}" tests/tools/fetch_vocabularies.py "$TAPER_TEST_VOCABS"
+}
+
+tests() {
+    fetch
+    step 'tests'
+    cargo test --locked
+}
+
+documentation() {
+    step 'documentation'
+    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+}
+
+apple() {
+    target=aarch64-apple-darwin
+    step "type-check for $target"
+    if command -v rustup >/dev/null; then
+        rustup target list --installed | grep -qx $target || rustup target add $target
+        cargo check --target $target --lib --bins --locked
+    else
+        absent rustup
+    fi
+}
+
+case ${1:-} in
+    all) lint; tests; documentation; apple ;;
+    lint) lint ;;
+    tests) tests ;;
+    *) echo "usage: test.sh all|lint|tests" >&2; exit 2 ;;
+esac
