@@ -10,12 +10,13 @@ use taper::terminal::log;
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(cli::arguments());
-    match commands::run(cli) {
+    match commands::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            // A reader that went away is no failure, and nobody is left to be told.
-            if e.kind() != Kind::OutputClosed {
-                log::error(&e);
+            match e.kind() {
+                // Nobody is left to be told, or nobody needs to be.
+                Kind::OutputClosed | Kind::Interrupted => {}
+                _ => log::error(&e),
             }
             ExitCode::from(e.kind().exit_code())
         }

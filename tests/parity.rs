@@ -17,7 +17,7 @@ use taper::format::gguf::Gguf;
 use taper::format::weights::Weights;
 use taper::model::config::Config;
 
-const LIMITS: Limits = Limits { context: 512, sequences: 2, chunk: 128 };
+const LIMITS: Limits = Limits { context: 512, sequences: 2, chunk: 128, pages: 32 };
 const TEXT: &str = include_str!("data/text/prose.txt");
 
 fn load(config: &Config, weights: &Weights) -> Candle {
@@ -27,7 +27,7 @@ fn load(config: &Config, weights: &Weights) -> Candle {
 
 /// The logits after all of `ids`, pushed through in chunks of 128.
 fn ours(backend: &mut Candle, ids: &[u32]) -> Vec<f32> {
-    common::runner::in_chunks(backend, &mut Pool::new(LIMITS.pages()), ids, LIMITS.chunk)
+    common::runner::in_chunks(backend, &mut Pool::new(LIMITS.pages), ids, LIMITS.chunk)
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn logits_agree_with_candle_transformers_and_between_containers() {
 
     // Token by token, as in decoding.
     let mut cache = new_cache();
-    let mut running = Pool::new(LIMITS.pages()).sequence(80);
+    let mut running = Pool::new(LIMITS.pages).sequence(80);
     their_logits(&ids[..64], &mut cache, 0);
     step(&mut ours_gguf, &mut [(&mut running, &ids[..64])]);
     for pos in 64..80 {
@@ -88,11 +88,11 @@ fn real_logits_do_not_depend_on_chunks_or_neighbours() {
     for chunk in [1, 17, 64] {
         // One row at a time is slow: the two shortest prompts stand for all.
         for (ids, alone) in prompts.iter().zip(&alone).take(if chunk == 1 { 2 } else { 7 }) {
-            let got = common::runner::in_chunks(&mut backend, &mut Pool::new(LIMITS.pages()), ids, chunk);
+            let got = common::runner::in_chunks(&mut backend, &mut Pool::new(LIMITS.pages), ids, chunk);
             assert!(max_relative(alone, &got) <= 1e-4, "{} tokens in chunks of {chunk}", ids.len());
         }
     }
-    let mut pool = Pool::new(LIMITS.pages());
+    let mut pool = Pool::new(LIMITS.pages);
     let mut running: Vec<_> = prompts.iter().map(|ids| pool.sequence(ids.len())).collect();
     let mut parts: Vec<_> = running.iter_mut().zip(&prompts).map(|(r, ids)| (r, ids.as_slice())).collect();
     for (together, alone) in step(&mut backend, &mut parts).iter().zip(&alone) {

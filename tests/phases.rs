@@ -19,8 +19,8 @@ const PAGES: usize = 24;
 const EXACT: f64 = 1e-10;
 
 fn load(tiny: &Tiny) -> Candle {
-    let limits = Limits { context: 256, sequences: 3, chunk: 64 };
-    assert_eq!(limits.pages(), PAGES);
+    let limits = Limits::new(256, 3, 64);
+    assert_eq!(limits.pages, PAGES);
     let weights = tiny.weights();
     let infos: Vec<_> = weights.names().map(|n| weights.info(n).unwrap()).collect();
     Candle::load(&tiny.config, &weights, &candle::plan(&tiny.config, &infos, limits)).unwrap()

@@ -2,9 +2,9 @@
 //!
 //! tests/data/templates holds the public templates of the families, Llama 3's without its tools.
 
-mod common;
 #[path = "template/any_template.rs"]
 mod any_template;
+mod common;
 
 use taper::error::Kind;
 use taper::format::gguf::Gguf;

@@ -1,8 +1,8 @@
-//! Tokenizers from files that are odd, damaged or hostile; ids are compared in tokenizer_golden.rs.
+//! Tokenizers from files that are odd, damaged or hostile; ids are compared in `tokenizer_golden.rs`.
 
-mod common;
 #[path = "tokenizer/any_vocabulary.rs"]
 mod any_vocabulary;
+mod common;
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -268,10 +268,11 @@ fn long_runs_of_any_character_come_back_whole() {
     }
 }
 
-/// Bytes that any_vocabulary.rs reads as a vocabulary: a few tokens of few characters, so that many are sound.
+/// Bytes that `any_vocabulary.rs` reads as a vocabulary: a few tokens of few characters, so that many are sound.
 fn vocabularies() -> impl Strategy<Value = Vec<u8>> {
     let token = "[\x00-\x07][\x01-\x7f]([ab▁<>]{1,3}|<0x4[0-9]>)";
-    let parts = (any::<u8>(), vec(token, 0..12), vec("[ab]{1,2} [ab]{1,2}", 0..4), vec(any::<u8>(), 0..40), "[ab<> é]{0,40}");
+    let parts =
+        (any::<u8>(), vec(token, 0..12), vec("[ab]{1,2} [ab]{1,2}", 0..4), vec(any::<u8>(), 0..40), "[ab<> é]{0,40}");
     parts.prop_map(|(settings, tokens, merges, noise, text)| {
         let fixed = ["\x02 <unk>", "\x01 a", "\x01 b", "\x01 ab"].map(String::from);
         let lines = [&fixed[..], &tokens, &[String::new()], &merges, &[String::new(), text]].concat().join("\n");
@@ -282,7 +283,8 @@ fn vocabularies() -> impl Strategy<Value = Vec<u8>> {
 #[test]
 fn any_vocabulary_is_refused_or_works() {
     let accepted = Cell::new(0);
-    let mut runner = TestRunner::new_with_rng(Config::with_cases(1000), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let mut runner =
+        TestRunner::new_with_rng(Config::with_cases(1000), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let result = runner.run(&vocabularies(), |bytes| {
         accepted.set(accepted.get() + u32::from(any_vocabulary::check(&bytes)));
         Ok(())

@@ -38,7 +38,7 @@ pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits) -> MemoryP
     let feed_forward = 4 * rows * config.ffn as u64;
     let stream = 4 * rows * config.hidden as u64 + 2 * limits.sequences as u64 * config.vocab as u64;
     let workspace = (attention.max(feed_forward) + stream) * F32;
-    MemoryPlan { limits, weights, kv: limits.pages() as u64 * page, workspace }
+    MemoryPlan { limits, weights, kv: limits.pages as u64 * page, workspace }
 }
 
 /// Sets how many threads candle's matrix products use, by the environment variable that candle reads.
@@ -148,7 +148,7 @@ impl Candle {
         let embedding = tensor(tensors::EMBEDDING)?;
         let head = if extras.tied { embedding.clone() } else { tensor(tensors::OUTPUT)? };
         let factors = extras.rope_factors.then(|| weights.f32(tensors::ROPE_FACTORS, &[config.head_dim / 2]));
-        let pool_pages = plan.limits.pages();
+        let pool_pages = plan.limits.pages;
         let pool = || Tensor::zeros((pool_pages * PAGE, config.kv_dim()), candle_core::DType::F32, &Device::Cpu);
         let pools = || (0..config.layers).map(|_| pool()).collect::<candle_core::Result<Vec<Pool>>>();
         Ok(Self {

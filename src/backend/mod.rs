@@ -97,16 +97,19 @@ pub enum PageOp<'a> {
 pub struct Limits {
     /// Tokens one sequence may hold.
     pub context: usize,
-    /// Sequences at once, each with a full context.
+    /// Sequences at once.
     pub sequences: usize,
     /// Rows of the largest step.
     pub chunk: usize,
+    /// Pages of the pool; at least those of one full context. Fewer than all sequences could fill is fine: those that came
+    /// last give way.
+    pub pages: usize,
 }
 
 impl Limits {
-    /// Pages that give every sequence its full context.
-    pub fn pages(&self) -> usize {
-        self.context.div_ceil(PAGE) * self.sequences
+    /// With pages for a full context of every sequence.
+    pub fn new(context: usize, sequences: usize, chunk: usize) -> Self {
+        Self { context, sequences, chunk, pages: context.div_ceil(PAGE) * sequences }
     }
 }
 

@@ -152,7 +152,8 @@ fn output_hash(taper: &mut Taper) -> Result<String> {
     for id in &answer.tokens {
         hash.update(id.to_le_bytes());
     }
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    let first = hash.finalize().iter().take(8).fold(0u64, |n, byte| n << 8 | u64::from(*byte));
+    Ok(format!("{first:016x}"))
 }
 
 /// What a step reads, in the file's encoding.

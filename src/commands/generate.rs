@@ -67,18 +67,22 @@ pub(super) fn run(prompt: &str, cli: &Cli, session: &Session) -> Result<()> {
         Ok(generation) => generation.done,
         Err(e) => {
             if cli.prompt.json {
-                sink.answer.line(&json!({"event": "done", "finish_reason": "error", "error": e.what()}).to_string())?;
+                sink.answer.line(&error_json(&e, options.sampling.seed).to_string())?;
             }
             return Err(e);
         }
     };
     if !cli.prompt.json {
         sink.answer.end()?;
-        if !session.args.quiet {
-            log::note(stats::answer_line(&done));
-        }
     }
-    if done.finish == Finish::Interrupted { Err(Error::interrupted()) } else { Ok(()) }
+    if done.finish == Finish::Interrupted {
+        log::note("[interrupted]");
+        return Err(Error::interrupted());
+    }
+    if !cli.prompt.json && !session.args.quiet {
+        log::note(stats::answer_line(&done));
+    }
+    Ok(())
 }
 
 /// Where events go: text as it comes, or JSON lines.
@@ -94,16 +98,31 @@ impl Sink {
             return;
         }
         let written = match event {
-            Event::Prompt { .. } => Ok(()),
-            Event::Token { text, .. } if !self.json => self.answer.push(text),
-            Event::Token { id, text } => {
+            Event::Token { id, text } if self.json => {
                 self.answer.line(&json!({"event": "token", "text": text, "id": id}).to_string())
             }
+            Event::Token { text, .. } => self.answer.push(text),
             Event::Done(done) if self.json => self.answer.line(&done_json(done).to_string()),
-            Event::Done(_) => Ok(()),
+            Event::Prompt { .. } | Event::Done(_) => Ok(()),
         };
         self.failed = written.err();
     }
+}
+
+/// The last line of an answer that failed.
+fn error_json(e: &Error, seed: u64) -> serde_json::Value {
+    let nothing = Done {
+        finish: Finish::Error,
+        prompt_tokens: 0,
+        cached_tokens: 0,
+        generated_tokens: 0,
+        prompt_seconds: 0.0,
+        generation_seconds: 0.0,
+        seed,
+    };
+    let mut json = done_json(&nothing);
+    json["error"] = e.what().into();
+    json
 }
 
 fn done_json(done: &Done) -> serde_json::Value {

@@ -23,18 +23,18 @@ use crate::terminal::progress::Mode;
 ///
 /// # Errors
 /// Whatever ends the program; its kind is the exit code.
-pub fn run(cli: Cli) -> Result<()> {
+pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Some(Command::Perplexity(args)) => perplexity::run(args, &Session::start(&args.model)?),
         Some(Command::Tokenize(args)) => tokenize::run(args, &Session::start(&args.model)?),
         None => {
             let session = Session::start(&cli.model)?;
             if cli.bench.bench {
-                bench::run(&cli, &session)
+                bench::run(cli, &session)
             } else if let Some(prompt) = generate::prompt(&cli.prompt)? {
-                generate::run(&prompt, &cli, &session)
+                generate::run(&prompt, cli, &session)
             } else {
-                chat::run(&cli, &session)
+                chat::run(cli, &session)
             }
         }
     }

@@ -31,9 +31,8 @@ pub fn fit(
     planner: Planner,
     available: Option<u64>,
 ) -> Result<MemoryPlan> {
-    let plan_for = |context: usize| {
-        planner(config, tensors, Limits { context, sequences: wanted.sequences, chunk: wanted.chunk.min(context) })
-    };
+    let plan_for =
+        |context: usize| planner(config, tensors, Limits::new(context, wanted.sequences, wanted.chunk.min(context)));
     let full = plan_for(wanted.context.unwrap_or(config.context));
     let available = available.unwrap_or(u64::MAX);
     if full.total() <= available {

@@ -22,7 +22,7 @@ pub struct Engine {
 impl Engine {
     /// `limits` are those of the backend's memory plan.
     pub fn new(backend: Box<dyn Backend>, tokenizer: Arc<Tokenizer>, limits: Limits) -> Self {
-        let scheduler = Scheduler::new(limits.pages(), limits.chunk, limits.sequences);
+        let scheduler = Scheduler::new(limits.pages, limits.chunk, limits.sequences);
         Self { backend, tokenizer, scheduler, limits, next_id: 0 }
     }
 

@@ -114,17 +114,15 @@ impl Blocks {
         let whole = tokens.as_chunks::<PAGE>().0;
         for (chunk, page) in whole.iter().zip(table.pages.iter().copied()).skip(table.entered) {
             let key = Key { before: table.content, tokens: *chunk };
-            table.content = match self.cache.get(&key) {
-                // Another sequence wrote the same in the meantime: its page is the findable one.
-                Some(&(_, content)) => content,
-                None => {
-                    let content = self.next_content;
-                    self.next_content += 1;
-                    self.pages[page as usize].key = Some(key.clone());
-                    self.cache.insert(key, (page, content));
-                    content
-                }
-            };
+            // If another sequence wrote the same in the meantime, its page stays the findable one.
+            let known = self.cache.get(&key).map(|(_, content)| *content);
+            table.content = known.unwrap_or_else(|| {
+                let content = self.next_content;
+                self.next_content += 1;
+                self.pages[page as usize].key = Some(key.clone());
+                self.cache.insert(key, (page, content));
+                content
+            });
             table.entered += 1;
         }
     }

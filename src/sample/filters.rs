@@ -4,22 +4,22 @@ use std::cmp::Ordering;
 
 use super::Candidate;
 
-fn by_logit(a: &Candidate, b: &Candidate) -> Ordering {
+fn by_logit(a: Candidate, b: Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
 /// The candidate with the highest logit; the lowest id among equals. There must be one.
 pub(super) fn likeliest(candidates: &[Candidate]) -> Candidate {
-    candidates.iter().skip(1).fold(candidates[0], |best, c| if by_logit(c, &best).is_lt() { *c } else { best })
+    candidates.iter().skip(1).fold(candidates[0], |best, c| if by_logit(*c, best).is_lt() { *c } else { best })
 }
 
 /// Sorts, and keeps the `k` likeliest (all when `k` is 0).
 pub(super) fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
     if k > 0 && k < candidates.len() {
-        candidates.select_nth_unstable_by(k - 1, by_logit);
+        candidates.select_nth_unstable_by(k - 1, |a, b| by_logit(*a, *b));
         candidates.truncate(k);
     }
-    candidates.sort_unstable_by(by_logit);
+    candidates.sort_unstable_by(|a, b| by_logit(*a, *b));
 }
 
 /// Keeps the shortest head whose probability reaches `p`; at least one.
@@ -68,6 +68,8 @@ fn probabilities(candidates: &[Candidate]) -> Vec<f64> {
     let max = f64::from(candidates[0].logit);
     let mut p: Vec<f64> = candidates.iter().map(|c| (f64::from(c.logit) - max).exp()).collect();
     let sum: f64 = p.iter().sum();
-    p.iter_mut().for_each(|x| *x /= sum);
+    for x in &mut p {
+        *x /= sum;
+    }
     p
 }

@@ -141,6 +141,7 @@ impl io::Write for Bounded {
 
 /// Python's `json.dumps` as Hugging Face calls it. minijinja's filter writes the same, but escapes for HTML, which is
 /// taken back here.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja hands its arguments over by value")]
 fn to_json(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<String, minijinja::Error> {
     let indent = match indent {
         Some(indent) => Some(indent),

@@ -68,8 +68,8 @@ enum MergeFile {
 }
 
 impl Tokenizer {
-    /// Builds the tokenizer of a folder with tokenizer.json and, if they are there, tokenizer_config.json,
-    /// generation_config.json and config.json.
+    /// Builds the tokenizer of a folder with tokenizer.json and, if they are there, `tokenizer_config.json`,
+    /// `generation_config.json` and config.json.
     ///
     /// # Errors
     /// When tokenizer.json is absent, is not of the BPE kind, or contradicts itself.
@@ -116,7 +116,7 @@ fn load(file: TokenizerFile, config: &Value, others: &[Value; 2]) -> Result<Toke
     let spelling = if byte_level { Spelling::ByteLevel } else { Spelling::SentencePiece };
     let tokens = tokens(&model, &file.added_tokens)?;
     let named = named_ids(&tokens, &model, config, others);
-    let vocabulary = Vocabulary::new(tokens, spelling, named)?;
+    let vocabulary = Vocabulary::new(tokens, spelling, &named)?;
     let merges = model.merges.into_iter().map(|merge| match merge {
         MergeFile::Line(line) => bpe::parse_merge(&line),
         MergeFile::Pair(left, right) => Ok((left, right)),
@@ -176,7 +176,7 @@ fn tokens(model: &BpeFile, added: &[AddedToken]) -> Result<Vec<Token>> {
     Ok(tokens.into_iter().enumerate().map(|(id, token)| token.unwrap_or_else(|| filler(id))).collect())
 }
 
-/// Ids by the texts in tokenizer_config.json, else by the numbers in the other files.
+/// Ids by the texts in `tokenizer_config.json`, else by the numbers in the other files.
 fn named_ids(tokens: &[Token], model: &BpeFile, config: &Value, others: &[Value; 2]) -> NamedIds {
     let id_of = |text: &str| tokens.iter().position(|t| &*t.text == text).map(|id| id as u32);
     let named = |name: &str| {
@@ -195,7 +195,7 @@ fn named_ids(tokens: &[Token], model: &BpeFile, config: &Value, others: &[Value;
     }
 }
 
-/// A token in tokenizer_config.json: its text, or an object with it.
+/// A token in `tokenizer_config.json`: its text, or an object with it.
 pub(super) fn token_text(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }
@@ -206,7 +206,7 @@ fn ids(value: &Value) -> Vec<u32> {
     list.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
 }
 
-/// What tokenizer_config.json says about BOS and EOS; where it is silent, what the post-processor's template does.
+/// What `tokenizer_config.json` says about BOS and EOS; where it is silent, what the post-processor's template does.
 fn added(vocabulary: &Vocabulary, config: &Value, post_processor: &Value) -> Added {
     let template = single_template(post_processor);
     let is = |piece: Option<&Value>, id: Option<u32>| {

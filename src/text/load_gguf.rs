@@ -36,15 +36,15 @@ fn load(meta: &Metadata, pre: Option<&str>) -> Result<Tokenizer> {
         }
     };
     let tokens = tokens(meta)?;
-    let named = named_ids(meta, defaults, tokens.len())?;
-    let vocabulary = Vocabulary::new(tokens, spelling, named)?;
+    let named = named_ids(meta, &defaults, tokens.len())?;
+    let vocabulary = Vocabulary::new(tokens, spelling, &named)?;
     let (model, add_bos) = match spelling {
         Spelling::ByteLevel => {
             let words = PreTokenizer::new(pre.or(meta.str("tokenizer.ggml.pre")?))?;
             let merges = meta.strings("tokenizer.ggml.merges")?.ok_or_else(|| missing("merges"))?;
-            let merges = merges.into_iter().map(bpe::parse_merge).collect::<Result<_>>();
+            let merges = merges.into_iter().map(bpe::parse_merge).collect::<Result<_>>()?;
             let add_bos = words.add_bos();
-            (Model::ByteLevel(ByteLevel::new(&vocabulary, merges?, words)?), add_bos)
+            (Model::ByteLevel(Box::new(ByteLevel::new(&vocabulary, merges, words)?)), add_bos)
         }
         Spelling::SentencePiece => {
             let scores = meta.f32s("tokenizer.ggml.scores")?.ok_or_else(|| missing("scores"))?;
@@ -90,7 +90,7 @@ fn kind(number: i32) -> Kind {
     }
 }
 
-fn named_ids(meta: &Metadata, defaults: NamedIds, tokens: usize) -> Result<NamedIds> {
+fn named_ids(meta: &Metadata, defaults: &NamedIds, tokens: usize) -> Result<NamedIds> {
     let id = |name: &str| meta.u32(&format!("tokenizer.ggml.{name}_token_id"));
     // A default says nothing about this file, so one that is out of range is no error.
     let or_default = |id: Option<u32>, default: Option<u32>| id.or(default.filter(|&d| (d as usize) < tokens));

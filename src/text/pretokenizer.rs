@@ -123,7 +123,7 @@ impl PreTokenizer {
     /// # Errors
     /// Never for the patterns above; the `tokenizers` crate's interface allows for it.
     pub fn split(&self, text: &str) -> Result<Vec<Range<usize>>> {
-        let mut words = vec![0..text.len()];
+        let mut words: Vec<Range<usize>> = std::iter::once(0..text.len()).collect();
         for pattern in &self.patterns {
             let mut finer = Vec::with_capacity(words.len());
             for word in words {

@@ -36,7 +36,7 @@ impl ChatTemplate {
         source.map(Self::new).transpose().map_err(|e| e.in_file(meta.path()))
     }
 
-    /// The template of a model folder: chat_template.jinja, or `chat_template` in tokenizer_config.json, which may be
+    /// The template of a model folder: `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`, which may be
     /// a list of named templates, of which `default` is meant.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl ChatTemplate {
     }
 }
 
-/// The template in tokenizer_config.json.
+/// The template in `tokenizer_config.json`.
 fn config_template(value: &Value) -> Option<&str> {
     match value {
         Value::Array(list) => {

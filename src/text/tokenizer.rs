@@ -25,7 +25,7 @@ pub enum Specials {
 /// The part of a tokenizer that turns plain text into ids.
 #[derive(Debug)]
 pub(super) enum Model {
-    ByteLevel(ByteLevel),
+    ByteLevel(Box<ByteLevel>),
     SentencePiece(SentencePiece),
     Pipeline(Box<Pipeline>),
 }

@@ -87,7 +87,7 @@ pub(super) struct NamedIds {
     pub bos: Option<u32>,
     pub eos: Option<u32>,
     pub unknown: Option<u32>,
-    /// Further ends: `eot`, `eom`, and the list of generation_config.json.
+    /// Further ends: `eot`, `eom`, and the list of `generation_config.json`.
     pub ends: Vec<u32>,
 }
 
@@ -95,7 +95,7 @@ impl Vocabulary {
     /// # Errors
     /// When two tokens have the same text, a byte token is not of the form `<0xHH>`, or a named id is not in the
     /// vocabulary.
-    pub fn new(mut tokens: Vec<Token>, spelling: Spelling, named: NamedIds) -> Result<Self> {
+    pub fn new(mut tokens: Vec<Token>, spelling: Spelling, named: &NamedIds) -> Result<Self> {
         if u32::try_from(tokens.len()).is_err() {
             return Err(Error::model("the vocabulary has more tokens than 32-bit ids"));
         }
@@ -108,10 +108,10 @@ impl Vocabulary {
                 return Err(Error::model(format!("tokens {first} and {id} are both `{}`", token.text)));
             }
         }
-        let ends = end_tokens(&mut tokens, &ids, &named)?;
+        let ends = end_tokens(&mut tokens, &ids, named)?;
         let written =
             tokens.iter().enumerate().map(|(id, token)| written(id, token, spelling)).collect::<Result<Vec<_>>>()?;
-        let NamedIds { bos, eos, unknown, .. } = named;
+        let NamedIds { bos, eos, unknown, .. } = *named;
         Ok(Self { tokens, written, ids, bos, eos, unknown, ends })
     }
 

@@ -109,13 +109,13 @@ impl<'a> Naive<'a> {
             self.values[layer].push(value);
             b.attended = self.attend(layer, &b.query, pos);
             add(&mut x, &self.linear(&b.attended, layer, "attn_output"));
-            b.after_attention = x.clone();
+            b.after_attention.clone_from(&x);
             let normed = self.norm(&x, self.weight(layer, "ffn_norm.weight"));
             let up = self.linear(&normed, layer, "ffn_up");
             let gate = self.linear(&normed, layer, "ffn_gate");
             b.gated = gate.iter().zip(&up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
             add(&mut x, &self.linear(&b.gated, layer, "ffn_down"));
-            b.after = x.clone();
+            b.after.clone_from(&x);
             layers.push(b);
         }
         let normed = self.norm(&x, self.tiny.get(OUTPUT_NORM).unwrap());

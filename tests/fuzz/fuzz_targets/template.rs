@@ -7,8 +7,8 @@
 #[path = "../../template/any_template.rs"]
 mod any_template;
 
+#[path = "../../common"]
 mod common {
-    #[path = "../../../common/gguf_builder.rs"]
     pub mod gguf_builder;
 }
 

@@ -6,8 +6,8 @@
 #[path = "../../tokenizer/any_vocabulary.rs"]
 mod any_vocabulary;
 
+#[path = "../../common"]
 mod common {
-    #[path = "../../../common/gguf_builder.rs"]
     pub mod gguf_builder;
 }
 
