@@ -22,31 +22,9 @@ const VOCAB: usize = 61;
 /// `</s>`
 const END: u32 = 2;
 
-/// A SentencePiece vocabulary of single letters, as large as the tiny model's.
+/// The tiny vocabulary's tokenizer.
 fn tokenizer() -> Tokenizer {
-    let mut tokens = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];
-    tokens.extend((0..VOCAB - 3).map(|i| char::from_u32('A' as u32 + i as u32).unwrap().to_string()));
-    let scores: Vec<f32> = (0..VOCAB).map(|i| -(i as f32)).collect();
-    let types: Vec<i32> = (0..VOCAB)
-        .map(|i| {
-            if i == 0 {
-                2
-            } else if i < 3 {
-                3
-            } else {
-                1
-            }
-        })
-        .collect();
-    let bytes = GgufBuilder::new()
-        .str("general.architecture", "llama")
-        .str("tokenizer.ggml.model", "llama")
-        .strings("tokenizer.ggml.tokens", &tokens)
-        .f32s("tokenizer.ggml.scores", &scores)
-        .i32s("tokenizer.ggml.token_type", &types)
-        .u32("tokenizer.ggml.bos_token_id", 1)
-        .u32("tokenizer.ggml.eos_token_id", END)
-        .bytes();
+    let bytes = tiny::with_vocabulary(GgufBuilder::new(), VOCAB).bytes();
     Tokenizer::from_gguf(&Gguf::parse(&Mapping::from_bytes(bytes, "tiny.gguf")).unwrap().metadata, None).unwrap()
 }
 

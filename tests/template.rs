@@ -1,9 +1,11 @@
 //! Conversations to prompts: the text that each family's template writes, and the ids that it becomes.
 //!
 //! tests/data/templates holds the public templates of the families, Llama 3's without its tools.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 #[path = "template/any_template.rs"]
 mod any_template;
+
 mod common;
 
 use taper::error::Kind;
@@ -42,9 +44,9 @@ fn user(content: &str) -> [Message; 1] {
 
 /// The ids as text, control tokens too.
 fn spelled(tokenizer: &Tokenizer, ids: &[u32]) -> String {
-    let bytes = ids.iter().flat_map(|&id| match tokenizer.is_control(id) {
-        true => tokenizer.token_text(id).unwrap().as_bytes(),
-        false => tokenizer.token_bytes(id),
+    let bytes = ids.iter().flat_map(|&id| {
+        let control = tokenizer.token_text(id).filter(|_| tokenizer.is_control(id));
+        control.map_or_else(|| tokenizer.token_bytes(id), str::as_bytes)
     });
     String::from_utf8(bytes.copied().collect()).unwrap()
 }

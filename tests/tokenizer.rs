@@ -1,7 +1,9 @@
 //! Tokenizers from files that are odd, damaged or hostile; ids are compared in `tokenizer_golden.rs`.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 #[path = "tokenizer/any_vocabulary.rs"]
 mod any_vocabulary;
+
 mod common;
 
 use std::cell::Cell;
@@ -11,6 +13,7 @@ use common::gguf_builder::GgufBuilder;
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use serde_json::{Value, json};
 use taper::error::Result;
 use taper::format::gguf::Gguf;
 use taper::format::mapping::Mapping;
@@ -266,6 +269,72 @@ fn long_runs_of_any_character_come_back_whole() {
             assert_eq!(written(&tokenizer, &ids), format!("{space}{text}").as_bytes(), "{name} {unit:?}");
         }
     }
+}
+
+fn from_json(tokenizer: &Value) -> Result<Tokenizer> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    Tokenizer::from_folder(folder.path())
+}
+
+#[test]
+fn damaged_folders_are_refused() {
+    let bpe = |vocab: Value, merges: Value| json!({"model": {"type": "BPE", "vocab": vocab, "merges": merges}});
+    let with = |key: &str, value: Value| {
+        let mut file = bpe(json!({"a": 0}), json!([]));
+        file[key] = value;
+        file
+    };
+    let id = |id: u32| json!([{"id": id, "content": "<x>"}]);
+    let cases = [
+        (json!({}), "missing field `model`"),
+        (json!({"model": {"type": "Unigram", "vocab": [["a", -1.0]]}}), "kind `Unigram`"),
+        (json!({"model": {"type": "BPE", "vocab": {}}}), "missing field `merges`"),
+        (bpe(json!({"a": -1}), json!([])), "not understood"),
+        (bpe(json!({"a": 0, "b": 0}), json!([])), "both have the id 0"),
+        (bpe(json!({"a": u32::MAX}), json!([])), "1 tokens, but ids up to 4294967295"),
+        (with("added_tokens", id(1 << 30)), "2 tokens, but ids up to 1073741824"),
+        (bpe(json!({"a": 0, "b": 1}), json!(["a b"])), "names `ab`"),
+        (bpe(json!({"a": 0}), json!([["aaaaaaaa", "bbbbbbbb"]])), "names `aaaaaaaa`"),
+        (bpe(json!({"a": 0}), json!(["a"])), "not two tokens"),
+        (with("pre_tokenizer", json!({"type": "Klingon"})), "`pre_tokenizer` of the tokenizer is not understood"),
+        (
+            with("pre_tokenizer", json!({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"})),
+            "not understood",
+        ),
+        (with("normalizer", json!(7)), "`normalizer` of the tokenizer is not understood"),
+        (
+            json!({"model": {"type": "BPE", "vocab": {}, "merges": [], "end_of_word_suffix": "</w>"}}),
+            "end_of_word_suffix",
+        ),
+    ];
+    for (file, says) in cases {
+        let message = from_json(&file).unwrap_err().to_string();
+        assert!(message.contains(says) && message.contains("tokenizer.json"), "expected {says}: {message}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Tokenizer::from_folder(folder.path()).unwrap_err().to_string().contains("no tokenizer.json"));
+    std::fs::write(folder.path().join("tokenizer.json"), "[".repeat(100_000)).unwrap();
+    assert!(Tokenizer::from_folder(folder.path()).unwrap_err().to_string().contains("not valid"));
+}
+
+/// Metaspace with `prepend_scheme: first` (Mistral) puts its space at the beginning of a prompt only.
+#[test]
+fn a_folders_space_in_front_is_put_where_its_rules_say() {
+    let file = |scheme: &str| {
+        json!({
+            "added_tokens": [{"id": 3, "content": "<s>", "special": true}],
+            "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false},
+            "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false},
+            "model": {"type": "BPE", "vocab": {"▁": 0, "a": 1, "▁a": 2, "<0x0A>": 5}, "merges": ["▁ a"], "byte_fallback": true}
+        })
+    };
+    let ids = |scheme| from_json(&file(scheme)).unwrap().encode("a<s>a\n", Specials::Parse).unwrap();
+    assert_eq!(ids("first"), [2, 3, 1, 5]);
+    assert_eq!(ids("always"), [2, 3, 2, 5]);
+    let tokenizer = from_json(&file("first")).unwrap();
+    assert_eq!(written(&tokenizer, &[2, 3, 5, 4, 99]), b" a\n", "id 4 is a hole");
+    assert_eq!((tokenizer.vocab_len(), tokenizer.token_text(4)), (6, Some("[PAD4]")));
 }
 
 /// Bytes that `any_vocabulary.rs` reads as a vocabulary: a few tokens of few characters, so that many are sound.

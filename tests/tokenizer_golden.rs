@@ -1,6 +1,7 @@
 //! Token ids against llama.cpp's, for five vocabularies and thousands of strings (tests/data/tokens).
 //!
 //! The vocabularies are not in the repository: `make test` fetches them and says where they are.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod common;
 

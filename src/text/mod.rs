@@ -1,7 +1,9 @@
 //! Text on its way to the model and back: a conversation becomes a prompt by the model's chat template, the prompt
 //! becomes token ids, and the ids that the model answers with become text again.
 //!
-//!     Conversation ─ ChatTemplate ─ Tokenizer → ids      id → Tokenizer::token_bytes ─ Detokenizer → text
+//! ```text
+//! Conversation ─ ChatTemplate ─ Tokenizer → ids      id → Tokenizer::token_bytes ─ Detokenizer → text
+//! ```
 //!
 //! One rule runs through all of it: what a person types is text. Only the template (and a raw prompt that the user
 //! hands over as such) may write control tokens.

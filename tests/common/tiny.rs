@@ -87,11 +87,43 @@ impl Tiny {
 
     /// As a GGUF without metadata.
     pub fn gguf(&self) -> GgufBuilder {
-        self.tensors.iter().fold(GgufBuilder::new(), |b, (name, (shape, values))| b.tensor_f32(name, shape, values))
+        self.with_tensors(GgufBuilder::new())
+    }
+
+    pub fn with_tensors(&self, gguf: GgufBuilder) -> GgufBuilder {
+        self.tensors.iter().fold(gguf, |b, (name, (shape, values))| b.tensor_f32(name, shape, values))
     }
 
     pub fn weights(&self) -> Weights {
         let gguf = Gguf::parse(&Mapping::from_bytes(self.gguf().bytes(), "tiny.gguf")).unwrap();
         Weights::from_gguf(&gguf)
     }
+}
+
+/// Adds a SentencePiece vocabulary of `<unk>`, `<s>`, `</s>` and single characters.
+pub fn with_vocabulary(gguf: GgufBuilder, vocab: usize) -> GgufBuilder {
+    let mut tokens = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];
+    tokens.extend((0..vocab as u32 - 3).map(|i| char::from_u32('A' as u32 + i).unwrap().to_string()));
+    let scores: Vec<f32> = (0..vocab).map(|i| -(i as f32)).collect();
+    let types: Vec<i32> = [2, 3, 3].into_iter().chain(std::iter::repeat(1)).take(vocab).collect();
+    gguf.str("tokenizer.ggml.model", "llama")
+        .strings("tokenizer.ggml.tokens", &tokens)
+        .f32s("tokenizer.ggml.scores", &scores)
+        .i32s("tokenizer.ggml.token_type", &types)
+        .u32("tokenizer.ggml.bos_token_id", 1)
+        .u32("tokenizer.ggml.eos_token_id", 2)
+}
+
+/// The metadata of a whole model, without vocabulary.
+pub fn with_sizes(gguf: GgufBuilder, config: &Config) -> GgufBuilder {
+    let size = |n: usize| n as u32;
+    gguf.str("general.architecture", "llama")
+        .u32("llama.block_count", size(config.layers))
+        .u32("llama.embedding_length", size(config.hidden))
+        .u32("llama.feed_forward_length", size(config.ffn))
+        .u32("llama.attention.head_count", size(config.heads))
+        .u32("llama.attention.head_count_kv", size(config.kv_heads))
+        .u32("llama.attention.key_length", size(config.head_dim))
+        .u32("llama.context_length", size(config.context))
+        .f32("llama.attention.layer_norm_rms_epsilon", config.rms_eps)
 }
