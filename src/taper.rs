@@ -92,7 +92,7 @@ impl Taper {
         Self::open(&files, &LoadOptions::default())
     }
 
-    /// Loads a model from files that [`registry::resolve`] found.
+    /// Loads a model from files that [`registry::resolve()`] found.
     ///
     /// # Errors
     /// When the files are damaged or unsupported, or the model does not fit in memory.

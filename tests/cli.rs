@@ -295,3 +295,15 @@ fn the_benchmark_measures_and_checks_itself() {
     assert_eq!(rows[0]["output_hash"], rows[1]["output_hash"]);
     insta::assert_snapshot!(rows[0]["output_hash"].as_str().unwrap());
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_binary_needs_only_the_c_library() {
+    let binary = taper().get_program().to_owned();
+    let output = Command::new("ldd").arg(binary).output().unwrap();
+    let allowed = ["linux-vdso.", "libc.", "libm.", "libgcc_s.", "ld-linux"];
+    for line in stdout(&output).lines() {
+        assert!(allowed.iter().any(|name| line.contains(name)), "{line}");
+    }
+    assert!(stdout(&output).contains("libc."));
+}

@@ -1,6 +1,6 @@
-//! Greedy text against llama.cpp's, on the same weights in f32 (tests/tools/make_goldens.md says how it was run).
+//! Greedy text against llama.cpp's, on the same weights in f32 (`tests/tools/make_goldens.md` says how it was run).
 //!
-//! The Q4_1 file itself would be no judge: there llama.cpp rounds activations to int8, and a right f32 run agrees with it on
+//! The `Q4_1` file itself would be no judge: there llama.cpp rounds activations to int8, and a right f32 run agrees with it on
 //! 8 of 30 prompts.
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 

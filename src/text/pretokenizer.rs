@@ -82,7 +82,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// The names that [`PreTokenizer::new`] knows.
+/// The names that `PreTokenizer::new` knows.
 pub fn known_names() -> impl Iterator<Item = &'static str> {
     RULES.iter().flat_map(|rule| rule.names).copied()
 }

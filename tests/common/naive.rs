@@ -8,7 +8,7 @@ use super::tiny::Tiny;
 /// A sequence's state.
 pub struct Naive<'a> {
     tiny: &'a Tiny,
-    /// (layer)(position) → keys and values, (kv_heads * head_dim).
+    /// (layer)(position) → keys and values, (`kv_heads` * `head_dim`).
     pub keys: Vec<Vec<Vec<f64>>>,
     pub values: Vec<Vec<Vec<f64>>>,
 }
