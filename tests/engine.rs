@@ -209,6 +209,37 @@ fn scoring_gives_the_logits_of_every_position_asked_for() {
     assert_eq!(e.what(), "the text has 50 tokens; the context holds 49");
 }
 
+/// 1,000 steps, or 10,000 under `make soak`: requests come and go, some aborted, in a pool too small for all.
+#[test]
+fn many_steps_leak_no_page() {
+    let steps = if std::env::var_os("TAPER_SOAK").is_some() { 10_000 } else { 1_000 };
+    let limits = Limits { pages: 4, ..Limits::new(4 * PAGE, 3, 16) };
+    let mut engine = engine(limits);
+    let mut random = Random(1);
+    let mut running = Vec::new();
+    for step in 0..steps {
+        if running.len() < 4 {
+            let (prompt, most) = (1 + random.next() as usize % 90, 1 + random.next() as usize % 30);
+            running.push(engine.add_request(request(step, prompt, most)).unwrap());
+        }
+        for (id, event) in engine.step().unwrap() {
+            if matches!(event, Event::Done(_)) {
+                running.retain(|r| *r != id);
+            }
+        }
+        if random.next() % 50 == 0 && !running.is_empty() {
+            engine.abort(running.remove(0), Finish::Interrupted);
+        }
+    }
+    for id in running {
+        engine.abort(id, Finish::Interrupted);
+    }
+    // One that needs every page.
+    let whole = Request { ignore_end: true, max_tokens: None, ..request(1, 4 * PAGE - 2, 0) };
+    let id = engine.add_request(whole).unwrap();
+    assert_eq!(finish(&mut engine, &[id])[0].tokens.len(), 2);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("TAPER_SOAK").is_some() { 200 } else { 20 }))]
     /// Requests that come, go and are aborted at any step never disturb one another.

@@ -166,11 +166,16 @@ fn plain_text_is_never_merged_into_a_control_token() {
 
 #[test]
 fn of_equal_scores_the_leftmost_pair_is_merged_first() {
-    let tokens = [("a", NORMAL, -1.0), ("aa", NORMAL, -2.0), ("aaa", NORMAL, -0.0), ("x", NORMAL, 0.0)];
-    let file =
-        sentencepiece_with(&[&SENTENCEPIECE[..3], &tokens].concat()).bool("tokenizer.ggml.add_space_prefix", false);
-    let ids = load(&file, None).unwrap().encode("aaaaa", Specials::Plain).unwrap();
-    assert_eq!(ids, [5, 4]);
+    let ids = |tokens: &[(&str, i32, f32)], text| {
+        let file = sentencepiece_with(&[&SENTENCEPIECE[..3], tokens].concat());
+        let tokenizer = load(&file.bool("tokenizer.ggml.add_space_prefix", false), None).unwrap();
+        tokenizer.encode(text, Specials::Plain).unwrap()
+    };
+    let run = [("a", NORMAL, -1.0), ("aa", NORMAL, -2.0), ("aaa", NORMAL, 0.0)];
+    assert_eq!(ids(&run, "aaaaa"), [5, 4]);
+    // Zeros are equal whatever their signs.
+    let zeros = [("a", NORMAL, -1.0), ("b", NORMAL, -1.0), ("ab", NORMAL, -0.0), ("ba", NORMAL, 0.0)];
+    assert_eq!(ids(&zeros, "aba"), [5, 3]);
 }
 
 #[test]

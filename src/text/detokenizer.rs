@@ -56,7 +56,28 @@ fn may_continue(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// The text of any bytes in any pieces is that of all of them at once, and nothing complete is held back.
+        #[test]
+        fn pieces_change_nothing(pieces in prop::collection::vec(
+            prop_oneof![prop::collection::vec(any::<u8>(), 0..6), "\\PC{0,3}".prop_map(String::into_bytes)], 0..20,
+        )) {
+            let mut d = Detokenizer::new();
+            let mut text = String::new();
+            for piece in &pieces {
+                text += &d.push(piece);
+                prop_assert!(d.pending.len() < 4 && (d.pending.is_empty() || may_continue(&d.pending)));
+                prop_assert_eq!(d.is_pending(), !d.pending.is_empty());
+            }
+            text += &d.finish();
+            let all = pieces.concat();
+            prop_assert_eq!(text, String::from_utf8_lossy(&all));
+        }
+    }
 
     #[test]
     fn only_an_unfinished_character_is_held_back() {

@@ -99,9 +99,10 @@ impl SentencePiece {
         Ok(Self { pieces, longest, bytes, space_prefix })
     }
 
-    /// Appends the tokens of `text`, which need not be UTF-8. `at_start`: nothing, or a special token, comes before.
-    pub fn encode(&self, text: &[u8], at_start: bool, out: &mut Vec<u32>) {
-        let text = self.escape(text, at_start);
+    /// Appends the tokens of `text`, which need not be UTF-8. It is the beginning of a prompt or comes after a special
+    /// token; both get the space in front.
+    pub fn encode(&self, text: &[u8], out: &mut Vec<u32>) {
+        let text = self.escape(text);
         let symbols = self.merge(&text);
         let mut at = if symbols.is_empty() { NONE } else { 0 };
         while let Some(symbol) = symbols.get(at) {
@@ -115,9 +116,9 @@ impl SentencePiece {
     }
 
     /// `text` as the vocabulary writes it.
-    fn escape(&self, text: &[u8], at_start: bool) -> Vec<u8> {
+    fn escape(&self, text: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len() + text.len() / 2);
-        if self.space_prefix && at_start {
+        if self.space_prefix {
             out.extend(SPACE);
         }
         for &byte in text {

@@ -127,22 +127,17 @@ impl Tokenizer {
 
     fn encode_allowed(&self, text: &[u8], allowed: Allowed) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 3);
-        let mut after_special = true;
         for fragment in self.specials.split(text, allowed) {
             match fragment {
-                Fragment::Special(id) => {
-                    ids.push(id);
-                    after_special = true;
-                }
+                Fragment::Special(id) => ids.push(id),
                 Fragment::Text(range) => {
                     let first = range.start == 0;
                     let text = &text[range];
                     match &self.model {
                         Model::ByteLevel(model) => model.encode(text, &mut ids)?,
-                        Model::SentencePiece(model) => model.encode(text, after_special, &mut ids),
+                        Model::SentencePiece(model) => model.encode(text, &mut ids),
                         Model::Pipeline(model) => model.encode(text, first, &mut ids)?,
                     }
-                    after_special = false;
                 }
             }
         }
