@@ -257,7 +257,7 @@ fn a_megabyte_of_one_character_is_tokenized_in_good_time() {
             let text = unit.repeat((1 << 20) / unit.len());
             let start = Instant::now();
             let ids = tokenizer.encode(&text, Specials::Parse).unwrap();
-            assert!(start.elapsed() < Duration::from_secs(10), "{name} {unit:?}: {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_mins(1), "{name} {unit:?}: {:?}", start.elapsed());
             assert_eq!(written(&tokenizer, &ids).len(), text.len() + space, "{name} {unit:?}");
         }
     }
@@ -323,12 +323,31 @@ fn damaged_folders_are_refused() {
     assert!(Tokenizer::from_folder(folder.path()).unwrap_err().to_string().contains("not valid"));
 }
 
+#[test]
+fn a_folders_ends_are_named_in_three_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: Value| std::fs::write(folder.path().join(name), content.to_string()).unwrap();
+    let vocab = json!({"a": 0, "b": 1, "c": 2, "d": 3});
+    write("tokenizer.json", json!({"model": {"type": "BPE", "vocab": vocab, "merges": []}}));
+    let load = || Tokenizer::from_folder(folder.path());
+    assert_eq!(load().unwrap().end_tokens(), [] as [u32; 0]);
+    write("config.json", json!({"bos_token_id": 0, "eos_token_id": 1}));
+    write("generation_config.json", json!({"eos_token_id": [3, 1]}));
+    let tokenizer = load().unwrap();
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.end_tokens()), (Some(0), Some(3), &[1, 3][..]));
+    write("tokenizer_config.json", json!({"bos_token": null, "eos_token": {"content": "c"}}));
+    let tokenizer = load().unwrap();
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.end_tokens()), (None, Some(2), &[1, 2, 3][..]));
+    write("config.json", json!({"eos_token_id": 4}));
+    assert!(load().unwrap_err().to_string().contains("end token has the id 4, but the vocabulary has 4 tokens"));
+}
+
 /// Metaspace with `prepend_scheme: first` (Mistral) puts its space at the beginning of a prompt only.
 #[test]
 fn a_folders_space_in_front_is_put_where_its_rules_say() {
     let file = |scheme: &str| {
         json!({
-            "added_tokens": [{"id": 3, "content": "<s>", "special": true}],
+            "added_tokens": [{"id": 3, "content": "<s>", "special": true}, {"id": 6, "content": "<u>", "rstrip": true}],
             "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false},
             "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false},
             "model": {"type": "BPE", "vocab": {"▁": 0, "a": 1, "▁a": 2, "<0x0A>": 5}, "merges": ["▁ a"], "byte_fallback": true}
@@ -338,8 +357,10 @@ fn a_folders_space_in_front_is_put_where_its_rules_say() {
     assert_eq!(ids("first"), [2, 3, 1, 5]);
     assert_eq!(ids("always"), [2, 3, 2, 5]);
     let tokenizer = from_json(&file("first")).unwrap();
+    let plain = tokenizer.encode("<u>  a<s>", Specials::Plain).unwrap();
+    assert_eq!(plain, [6, 1], "<u> is no control token and swallows blanks; <s> is one, and here cannot be spelled");
     assert_eq!(written(&tokenizer, &[2, 3, 5, 4, 99]), b" a\n", "id 4 is a hole");
-    assert_eq!((tokenizer.vocab_len(), tokenizer.token_text(4)), (6, Some("[PAD4]")));
+    assert_eq!((tokenizer.vocab_len(), tokenizer.token_text(4)), (7, Some("[PAD4]")));
 }
 
 /// Bytes that `any_vocabulary.rs` reads as a vocabulary: a few tokens of few characters, so that many are sound.
