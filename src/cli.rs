@@ -36,13 +36,17 @@ pub enum Command {
     Perplexity(PerplexityArgs),
     /// Print the token ids of standard input as one JSON array
     Tokenize(TokenizeArgs),
+    /// Say what this machine has, and what taper makes of it
+    Doctor(DoctorArgs),
+    /// Print the script that completes taper's flags in a shell
+    Completions { shell: Shell },
 }
 
 /// Which model, and how it runs.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A name from the registry, a .gguf file, or a folder with safetensors
+    /// A name from the registry, a .gguf file, or a folder with safetensors; synth:SHAPE[:TYPE] has random weights
     #[arg(
         short,
         long,
@@ -232,14 +236,23 @@ fn parse_bias(text: &str) -> std::result::Result<(u32, f32), String> {
 #[command(next_help_heading = "Benchmark")]
 pub struct BenchArgs {
     /// Measure prompt and generation speed (-p 512 -n 128) instead of answering
-    #[arg(long, conflicts_with_all = ["file", "json", "raw", "system", "stop"])]
+    #[arg(long, group = "report", conflicts_with_all = ["file", "json", "raw", "system", "stop"])]
     pub bench: bool,
+    /// Say what the model takes in memory with --ctx-size, and whether it fits, without loading it
+    #[arg(long, group = "report", conflicts_with_all = ["prompt", "file", "json", "raw", "system", "stop"])]
+    pub estimate_memory: bool,
     /// Repetitions of each measurement
     #[arg(short, long, value_name = "N", requires = "bench", default_value_t = 5,
         value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub repetitions: u16,
+    /// Measure after N tokens of context too, as 0,1024
+    #[arg(short, long, value_name = "N", requires = "bench", value_delimiter = ',', default_value = "0")]
+    pub depth: Vec<u32>,
+    /// Measure five kinds of questions instead of random tokens
+    #[arg(long, requires = "bench")]
+    pub prompts: bool,
     /// How the results are printed
-    #[arg(short, long, value_enum, requires = "bench", default_value_t = Format::Md)]
+    #[arg(short, long, value_enum, requires = "report", default_value_t = Format::Md)]
     pub output: Format,
 }
 
@@ -249,6 +262,7 @@ pub enum Format {
     /// A table
     Md,
     Json,
+    Csv,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -270,6 +284,24 @@ pub struct TokenizeArgs {
     /// Take control tokens in the text as plain text, and add no BOS or EOS
     #[arg(long)]
     pub no_special: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Threads that measure the memory's bandwidth [default: one for each core]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// A shell that can complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 /// The process's arguments with `-sys` spelled out: clap would read it as `-s ys`.

@@ -1,4 +1,11 @@
-//! Figures for people: speeds, their spread, the machine's cores.
+//! Figures for people: speeds, their spread, the machine's cores; what memory gives ([`bandwidth`]) and what an answer takes
+//! of it ([`traffic`]).
+
+pub mod bandwidth;
+pub mod machine;
+pub mod traffic;
+
+use traffic::Traffic;
 
 use crate::engine::Done;
 
@@ -7,12 +14,16 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The line after an answer: `[ prompt 812 t/s | generation 341 t/s | seed 7 ]`.
-pub fn answer_line(done: &Done) -> String {
+/// The line after an answer: `[ prompt 812 t/s | generation 341 t/s | 38.1 GB/s, 88 % of memory bandwidth | seed 7 ]`.
+/// Without a known `bandwidth` (bytes a second) that part is left out.
+pub fn answer_line(done: &Done, traffic: &Traffic, bandwidth: Option<f64>) -> String {
     let computed = done.prompt_tokens - done.cached_tokens.min(done.prompt_tokens);
     // The first token comes with the prompt; the others take the generation's time.
     let generation = rate(done.generated_tokens.saturating_sub(1), done.generation_seconds);
-    format!("[ prompt {} | generation {generation} | seed {} ]", rate(computed, done.prompt_seconds), done.seed)
+    let memory = traffic.rate(done).zip(bandwidth).map_or_else(String::new, |(read, bandwidth)| {
+        format!(" | {:.1} GB/s, {:.0} % of memory bandwidth", read / 1e9, 100.0 * read / bandwidth)
+    });
+    format!("[ prompt {} | generation {generation}{memory} | seed {} ]", rate(computed, done.prompt_seconds), done.seed)
 }
 
 fn rate(tokens: usize, seconds: f64) -> String {
@@ -73,8 +84,13 @@ mod tests {
             generation_seconds: 2.0,
             seed: 7,
         };
-        assert_eq!(answer_line(&done), "[ prompt 80 t/s | generation 5.0 t/s | seed 7 ]");
+        let traffic = Traffic { weights: 2_000_000_000, embedding_row: 0, kv_token: 0 };
+        assert_eq!(answer_line(&done, &traffic, None), "[ prompt 80 t/s | generation 5.0 t/s | seed 7 ]");
+        assert_eq!(
+            answer_line(&done, &traffic, Some(40e9)),
+            "[ prompt 80 t/s | generation 5.0 t/s | 10.0 GB/s, 25 % of memory bandwidth | seed 7 ]"
+        );
         let one = Done { generated_tokens: 1, generation_seconds: 0.0, ..done };
-        assert_eq!(answer_line(&one), "[ prompt 80 t/s | generation – | seed 7 ]");
+        assert_eq!(answer_line(&one, &traffic, Some(40e9)), "[ prompt 80 t/s | generation – | seed 7 ]");
     }
 }

@@ -4,14 +4,17 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::backend::candle::{self, Candle};
+use crate::backend::{MemoryPlan, PAGE};
 use crate::config::{self, Dirs};
 use crate::engine::fit::{self, Wanted};
 use crate::engine::{Done, Engine, Event, Finish, Request};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::model::open::OpenModel;
+use crate::model::synth::Synth;
 use crate::registry::{self, Fetch, ModelFiles};
 use crate::sample::Sampling;
+use crate::stats::traffic::Traffic;
 use crate::text::{ChatTemplate, Message, Role, Tokenizer};
 
 /// Rows of a step on the reference backend: large enough for its matrix products, small enough that Ctrl-C is felt soon.
@@ -78,6 +81,16 @@ pub struct Taper {
     config: Config,
     engine: Engine,
     template: Option<ChatTemplate>,
+    traffic: Traffic,
+    size: Size,
+}
+
+/// How large a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Its tensors as their files hold them.
+    pub bytes: u64,
+    pub parameters: u64,
 }
 
 impl Taper {
@@ -87,6 +100,9 @@ impl Taper {
     /// # Errors
     /// When it cannot be found, fetched, read, or does not fit in memory.
     pub fn load(model: &str) -> Result<Self> {
+        if let Some(synth) = Synth::named(model)? {
+            return Self::from_model(synth.open()?, &LoadOptions::default());
+        }
         let files =
             registry::resolve(model, &Dirs::from_env(config::process_env)?, &Fetch::from_env(config::process_env))?;
         Self::open(&files, &LoadOptions::default())
@@ -101,18 +117,26 @@ impl Taper {
         Self::from_model(model, options)
     }
 
-    /// Loads an already opened model.
+    /// Plans the memory of a model within `available` bytes; `None` does not look whether it fits.
     ///
     /// # Errors
-    /// When it does not fit in memory, or its tensors are damaged.
-    pub fn from_model(model: OpenModel, options: &LoadOptions) -> Result<Self> {
+    /// When it does not fit.
+    pub fn plan(model: &OpenModel, options: &LoadOptions, available: Option<u64>) -> Result<MemoryPlan> {
         let wanted = Wanted {
             context: options.context.filter(|n| *n > 0),
             sequences: options.sequences.max(1),
             chunk: options.chunk.unwrap_or(REFERENCE_CHUNK),
         };
-        let plan = fit::fit(&model.config, &model.tensors()?, wanted, candle::plan, fit::available_memory())
-            .map_err(|e| e.in_file(&model.path))?;
+        fit::fit(&model.config, &model.tensors()?, wanted, candle::plan, available).map_err(|e| e.in_file(&model.path))
+    }
+
+    /// Loads an already opened model.
+    ///
+    /// # Errors
+    /// When it does not fit in memory, or its tensors are damaged.
+    pub fn from_model(model: OpenModel, options: &LoadOptions) -> Result<Self> {
+        let plan = Self::plan(&model, options, fit::available_memory())?;
+        let tensors = model.tensors()?;
         if plan.limits.context > model.config.context {
             tracing::warn!(
                 "a context of {} is longer than the {} tokens the model was trained on; answers get worse past those",
@@ -120,7 +144,7 @@ impl Taper {
                 model.config.context
             );
         }
-        if plan.limits.context < wanted.context.unwrap_or(model.config.context) {
+        if plan.limits.context < options.context.filter(|n| *n > 0).unwrap_or(model.config.context) {
             tracing::warn!(
                 "the model's context of {} does not fit in memory; {} is used instead",
                 model.config.context,
@@ -130,7 +154,13 @@ impl Taper {
         let backend = match options.device {
             Device::Auto | Device::Reference => Candle::load(&model.config, &model.weights, &plan)?,
         };
+        let kv_token = plan.kv / (plan.limits.pages * PAGE) as u64;
         Ok(Self {
+            traffic: Traffic::of(&tensors, kv_token),
+            size: Size {
+                bytes: tensors.iter().map(|t| t.bytes.len() as u64).sum(),
+                parameters: tensors.iter().map(|t| t.elements() as u64).sum(),
+            },
             name: model.name,
             engine: Engine::new(Box::new(backend), model.tokenizer, plan.limits),
             config: model.config,
@@ -243,9 +273,21 @@ impl Taper {
         self.engine.limits().context
     }
 
+    /// The name of the only backend of this version.
+    pub const BACKEND: &str = "reference";
+
     /// The backend that runs it, as benchmarks name it.
     pub fn backend_name(&self) -> &'static str {
-        "reference"
+        Self::BACKEND
+    }
+
+    /// The bytes that its steps must read.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    pub fn size(&self) -> Size {
+        self.size
     }
 
     pub fn config(&self) -> &Config {

@@ -1,29 +1,32 @@
 //! `--bench`: prompt and generation speed, measured as llama-bench does, with a check that the answer is right.
 //!
-//! pp N is a prompt of N random tokens, tg N is N tokens generated one by one; tokenizing and sampling text are no part of
-//! either. Each row has one warm-up. Gigabytes are those a step must read: the weights in the file's own encoding (of the
-//! embedding only one row) and the keys and values before it. The hash is of the first greedy tokens of a fixed prompt: a
-//! backend that is fast and wrong has another one.
+//! pp N is a prompt of N random tokens, tg N is N tokens generated one by one; tokenizing is no part of either. `@ dD` is the
+//! same after D tokens, whose own prefill is not measured. Each row has one warm-up. Gigabytes are those a step must read
+//! ([`crate::stats::traffic`]); the bandwidth that they are a share of is measured in the same run. The hash is of the first
+//! greedy tokens of a fixed prompt: a backend that is fast and wrong has another one.
 
 use std::ops::ControlFlow;
 
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Session;
-use crate::cli::{Cli, Format};
-use crate::engine::fit::human_bytes;
+use crate::cli::Cli;
+use crate::config::{self, Dirs};
 use crate::engine::{Done, Engine, Event, Request};
 use crate::error::{Error, Result};
-use crate::model::open::OpenModel;
-use crate::model::tensors::{EMBEDDING, OUTPUT};
 use crate::sample::Sampling;
-use crate::stats::{self, Spread};
+use crate::stats::{Spread, bandwidth};
 use crate::taper::{Options, Taper};
-use crate::terminal::render::Answer;
+
+mod prompts;
+mod report;
+
+use report::{Report, Row};
 
 const DEFAULT_PROMPT: usize = 512;
 const DEFAULT_PREDICT: usize = 128;
+/// Rows of a step, as llama-bench's micro-batch.
+const CHUNK: usize = 512;
 
 /// Its smallest gap between the likeliest two tokens is 3.5 logits on SmolLM2, so every right backend continues it alike.
 const CHECK_PROMPT: &str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10,";
@@ -33,31 +36,46 @@ const CHECK_CONTEXT: usize = 64;
 
 /// One row of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Test {
-    Prompt(usize),
-    Generate(usize),
+struct Test {
+    what: What,
+    /// How many tokens.
+    tokens: usize,
+    /// After how many others.
+    depth: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Prompt,
+    Generate,
 }
 
 impl Test {
+    /// As llama-bench writes it.
     fn name(self) -> String {
-        match self {
-            Self::Prompt(n) => format!("pp{n}"),
-            Self::Generate(n) => format!("tg{n}"),
-        }
+        let what = match self.what {
+            What::Prompt => "pp",
+            What::Generate => "tg",
+        };
+        let depth = if self.depth > 0 { format!(" @ d{}", self.depth) } else { String::new() };
+        format!("{what}{}{depth}", self.tokens)
     }
 
-    fn tokens(self) -> usize {
-        match self {
-            Self::Prompt(n) | Self::Generate(n) => n,
-        }
+    /// Tokens of context that it takes, with the one that every prompt is followed by.
+    fn context(self) -> usize {
+        self.depth + self.tokens + 1
     }
 }
 
 pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
+    if cli.bench.prompts {
+        return prompts::run(cli, session);
+    }
     let tests = tests(cli)?;
-    let longest = tests.iter().map(|t| t.tokens()).max().unwrap_or(0).max(CHECK_CONTEXT);
-    let bytes = StepBytes::of(&session.open()?)?;
-    let mut taper = session.load(Some(longest + 1), Some(512))?;
+    let context = tests.iter().map(|t| t.context()).fold(CHECK_CONTEXT, usize::max);
+    let bandwidth = measure_bandwidth(session);
+    let mut taper = session.load(Some(context), Some(CHUNK))?;
+    check_context(&tests, taper.context())?;
     let hash = output_hash(&mut taper)?;
     let mut rows = Vec::new();
     for test in tests {
@@ -65,16 +83,17 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
         let rates = measure(taper.engine(), test, usize::from(cli.bench.repetitions))?;
         rows.extend(Spread::of(&rates).map(|rate| Row { test, rate }));
     }
-    let report =
-        Report { taper: &taper, threads: session.args.threads.map_or_else(stats::cores, usize::from), bytes, hash };
-    let mut answer = Answer::new();
-    match cli.bench.output {
-        Format::Json => {
-            let all: Vec<Value> = rows.iter().map(|row| report.json(row)).collect();
-            answer.line(&Value::from(all).to_string())
-        }
-        Format::Md => report.table(&rows).iter().try_for_each(|line| answer.line(line)),
+    Report { taper: &taper, threads: session.threads(), bandwidth, hash }.print(cli.bench.output, &rows)
+}
+
+/// The memory's bandwidth now, kept for the line after a chat's answer.
+fn measure_bandwidth(session: &Session) -> f64 {
+    let rate = bandwidth::measure(session.threads());
+    tracing::info!("{} threads read {:.1} GB/s from memory", session.threads(), rate / 1e9);
+    if let Ok(dirs) = Dirs::from_env(config::process_env) {
+        bandwidth::remember(&dirs, session.threads(), rate);
     }
+    rate
 }
 
 fn tests(cli: &Cli) -> Result<Vec<Test>> {
@@ -82,54 +101,93 @@ fn tests(cli: &Cli) -> Result<Vec<Test>> {
         None => vec![DEFAULT_PROMPT],
         Some(list) => lengths("-p", list.split(',').map(|n| n.trim().parse().ok()))?,
     };
-    let predicts = match cli.prompt.predict.as_slice() {
-        [] => vec![DEFAULT_PREDICT],
-        list => lengths("-n", list.iter().map(|n| usize::try_from(*n).ok()))?,
-    };
+    let predicts = predicts(cli, &[DEFAULT_PREDICT])?;
     // As in llama-bench, a length of 0 leaves the test out.
-    let prompts = prompts.into_iter().filter(|n| *n > 0).map(Test::Prompt);
-    let all: Vec<Test> = prompts.chain(predicts.into_iter().filter(|n| *n > 0).map(Test::Generate)).collect();
+    let mut all = Vec::new();
+    for &depth in &cli.bench.depth {
+        let row = |what: What| move |tokens: &usize| Test { what, tokens: *tokens, depth: depth as usize };
+        all.extend(prompts.iter().filter(|n| **n > 0).map(row(What::Prompt)));
+        all.extend(predicts.iter().filter(|n| **n > 0).map(row(What::Generate)));
+    }
     if all.is_empty() {
         return Err(Error::usage("-p 0 -n 0 leaves nothing to measure"));
     }
     Ok(all)
 }
 
+/// The lengths of `-n`, or `default`.
+fn predicts(cli: &Cli, default: &[usize]) -> Result<Vec<usize>> {
+    match cli.prompt.predict.as_slice() {
+        [] => Ok(default.to_vec()),
+        list => lengths("-n", list.iter().map(|n| usize::try_from(*n).ok())),
+    }
+}
+
 fn lengths(flag: &str, list: impl Iterator<Item = Option<usize>>) -> Result<Vec<usize>> {
-    list.collect::<Option<Vec<usize>>>().ok_or_else(|| {
+    // The bound keeps sums of lengths from wrapping; no context is near it.
+    list.map(|n| n.filter(|n| *n < 1 << 32)).collect::<Option<Vec<usize>>>().ok_or_else(|| {
         Error::usage(format!("under --bench, {flag} takes lengths in tokens"))
             .help(format!("for example {flag} 128,512"))
     })
 }
 
-/// Tokens a second of each repetition, after a warm-up.
-fn measure(engine: &mut Engine, test: Test, repetitions: usize) -> Result<Vec<f64>> {
-    let mut rates = Vec::with_capacity(repetitions);
-    for repetition in 0..=repetitions {
-        let done = once(engine, test, repetition as u32)?;
-        let seconds = match test {
-            Test::Prompt(_) => done.prompt_seconds,
-            Test::Generate(_) => done.prompt_seconds + done.generation_seconds,
-        };
-        if repetition > 0 {
-            rates.push(test.tokens() as f64 / seconds);
+/// A context that the user named may be too short for a test.
+fn check_context(tests: &[Test], context: usize) -> Result<()> {
+    match tests.iter().find(|test| test.context() > context) {
+        None => Ok(()),
+        Some(test) => {
+            Err(Error::memory(format!("{} needs a context of {} tokens; it is {context}", test.name(), test.context()))
+                .help("leave --ctx-size out, and the benchmark takes what it needs"))
         }
     }
-    Ok(rates)
 }
 
-/// Runs a test once. Every repetition has tokens of its own, so that none finds its prefix in the cache.
-fn once(engine: &mut Engine, test: Test, repetition: u32) -> Result<Done> {
+/// Tokens a second of each repetition, after a warm-up.
+fn measure(engine: &mut Engine, test: Test, repetitions: usize) -> Result<Vec<f64>> {
+    let rates = (0..=repetitions).map(|repetition| once(engine, test, repetition as u32));
+    Ok(rates.collect::<Result<Vec<f64>>>()?.split_off(1))
+}
+
+/// Runs a test once: its tokens a second.
+fn once(engine: &mut Engine, test: Test, repetition: u32) -> Result<f64> {
+    // All repetitions go on from the same tokens, which the first leaves in the prefix cache.
+    let mut prompt = tokens(engine, test.depth, 0);
+    match test.what {
+        What::Prompt => {
+            if test.depth > 0 {
+                generate(engine, prompt.clone(), 1)?;
+            }
+            // Then tokens of its own, so that it finds no more of its prefix there.
+            prompt.extend(tokens(engine, test.tokens, repetition + 1));
+            let done = generate(engine, prompt, 1)?;
+            // Pages are shared whole: up to 31 tokens before the prompt are computed and counted with it.
+            Ok((done.prompt_tokens - done.cached_tokens) as f64 / done.prompt_seconds)
+        }
+        What::Generate if test.depth == 0 => {
+            let done = generate(engine, tokens(engine, 1, repetition + 1), test.tokens)?;
+            Ok(test.tokens as f64 / (done.prompt_seconds + done.generation_seconds))
+        }
+        What::Generate => {
+            // The prompt's step gives the first token; the test's come after it.
+            let done = generate(engine, prompt, test.tokens + 1)?;
+            Ok(test.tokens as f64 / done.generation_seconds)
+        }
+    }
+}
+
+/// `n` tokens spread over the vocabulary, others for each `series`.
+fn tokens(engine: &Engine, n: usize, series: u32) -> Vec<u32> {
     let vocab = engine.tokenizer().vocab_len() as u32;
-    let (prompt, max_tokens) = match test {
-        Test::Prompt(n) => (n, 1),
-        Test::Generate(n) => (1, n),
-    };
     // A step that shares no factor with common vocabulary sizes walks over all of it.
-    let prompt = (0..prompt as u32).map(|i| (i.wrapping_mul(7919).wrapping_add(repetition * 104_729 + 1)) % vocab);
+    let start = series.wrapping_mul(104_729).wrapping_add(1);
+    (0..n as u32).map(|i| i.wrapping_mul(7919).wrapping_add(start) % vocab).collect()
+}
+
+/// Generates exactly `n` tokens after `prompt`.
+fn generate(engine: &mut Engine, prompt: Vec<u32>, n: usize) -> Result<Done> {
     engine.add_request(Request {
-        prompt: prompt.collect(),
-        max_tokens: Some(max_tokens),
+        prompt,
+        max_tokens: Some(n),
         ignore_end: true,
         sampling: Sampling::greedy(),
         ..Request::default()
@@ -154,88 +212,4 @@ fn output_hash(taper: &mut Taper) -> Result<String> {
     }
     let first = hash.finalize().iter().take(8).fold(0u64, |n, byte| n << 8 | u64::from(*byte));
     Ok(format!("{first:016x}"))
-}
-
-/// What a step reads, in the file's encoding.
-#[derive(Debug, Clone, Copy)]
-struct StepBytes {
-    weights: usize,
-    /// One token's keys and values in all layers.
-    kv_token: usize,
-    parameters: usize,
-    file: usize,
-}
-
-impl StepBytes {
-    fn of(model: &OpenModel) -> Result<Self> {
-        let tensors = model.tensors()?;
-        let tied = !model.weights.contains(OUTPUT);
-        let read = |t: &&&crate::format::TensorInfo| tied || t.name != EMBEDDING;
-        Ok(Self {
-            weights: tensors.iter().filter(read).map(|t| t.bytes.len()).sum(),
-            kv_token: model.config.layers * 2 * model.config.kv_dim() * size_of::<f32>(),
-            parameters: tensors.iter().map(|t| t.elements()).sum(),
-            file: tensors.iter().map(|t| t.bytes.len()).sum(),
-        })
-    }
-
-    /// Gigabytes a second of a generation at a rate; prompts are bound by arithmetic and have none.
-    fn rate(self, row: &Row) -> Option<f64> {
-        match row.test {
-            Test::Prompt(_) => None,
-            // On average half of the generated tokens are behind the one being made.
-            Test::Generate(n) => Some((self.weights + self.kv_token * n / 2) as f64 * row.rate.mean / 1e9),
-        }
-    }
-}
-
-struct Row {
-    test: Test,
-    rate: Spread,
-}
-
-struct Report<'a> {
-    taper: &'a Taper,
-    threads: usize,
-    bytes: StepBytes,
-    hash: String,
-}
-
-impl Report<'_> {
-    fn json(&self, row: &Row) -> Value {
-        json!({
-            "model": self.taper.name(),
-            "size_bytes": self.bytes.file,
-            "n_params": self.bytes.parameters,
-            "backend": self.taper.backend_name(),
-            "threads": self.threads,
-            "test": row.test.name(),
-            "tokens_per_second": {"mean": row.rate.mean, "stddev": row.rate.stddev, "median": row.rate.median},
-            "gigabytes_per_second": self.bytes.rate(row),
-            "output_hash": self.hash,
-        })
-    }
-
-    fn table(&self, rows: &[Row]) -> Vec<String> {
-        let mut lines = vec![
-            "| model | size | params | backend | threads | test | t/s | GB/s | output |".to_owned(),
-            "|---|---:|---:|---|---:|---|---:|---:|---|".to_owned(),
-        ];
-        lines.extend(rows.iter().map(|row| {
-            format!(
-                "| {} | {} | {:.1} M | {} | {} | {} | {:.2} ± {:.2} | {} | {} |",
-                self.taper.name(),
-                human_bytes(self.bytes.file as u64),
-                self.bytes.parameters as f64 / 1e6,
-                self.taper.backend_name(),
-                self.threads,
-                row.test.name(),
-                row.rate.mean,
-                row.rate.stddev,
-                self.bytes.rate(row).map_or_else(|| "–".to_owned(), |gb| format!("{gb:.1}")),
-                self.hash
-            )
-        }));
-        lines
-    }
 }

@@ -6,7 +6,6 @@ use super::Session;
 use crate::cli::Cli;
 use crate::engine::{Event, Finish};
 use crate::error::{Error, Kind, Result};
-use crate::stats;
 use crate::taper::{Options, Taper};
 use crate::terminal::editor::{Input, LineEditor};
 use crate::terminal::log;
@@ -145,7 +144,7 @@ impl Chat<'_> {
                 self.conversation.push(Role::Assistant, generation.text);
                 self.close(generation.done.finish);
                 if !self.session.args.quiet {
-                    log::note(stats::answer_line(&generation.done));
+                    log::note(self.session.answer_line(&self.taper, &generation.done));
                 }
                 if !self.fixed_seed {
                     self.options.sampling.seed = self.options.sampling.seed.wrapping_add(1) & u64::from(u32::MAX);

@@ -9,7 +9,6 @@ use super::Session;
 use crate::cli::{Cli, PromptArgs};
 use crate::engine::{Done, Event, Finish};
 use crate::error::{Error, Result};
-use crate::stats;
 use crate::terminal::log;
 use crate::terminal::render::Answer;
 
@@ -80,7 +79,7 @@ pub(super) fn run(prompt: &str, cli: &Cli, session: &Session) -> Result<()> {
         return Err(Error::interrupted());
     }
     if !cli.prompt.json && !session.args.quiet {
-        log::note(stats::answer_line(&done));
+        log::note(session.answer_line(&taper, &done));
     }
     Ok(())
 }

@@ -2,6 +2,9 @@
 
 mod bench;
 mod chat;
+mod completions;
+mod doctor;
+mod estimate;
 mod generate;
 mod perplexity;
 mod tokenize;
@@ -11,9 +14,12 @@ use std::io::IsTerminal;
 use crate::backend::candle;
 use crate::cli::{Cli, Command, ModelArgs, PromptArgs, SamplingArgs};
 use crate::config::{self, Dirs};
+use crate::engine::Done;
 use crate::error::Result;
 use crate::model::open::OpenModel;
+use crate::model::synth::Synth;
 use crate::registry::{self, Fetch, ModelFiles};
+use crate::stats::{self, bandwidth};
 use crate::taper::{LoadOptions, Options, Taper};
 use crate::terminal::interrupt::Interrupt;
 use crate::terminal::log;
@@ -27,10 +33,14 @@ pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Some(Command::Perplexity(args)) => perplexity::run(args, &Session::start(&args.model)?),
         Some(Command::Tokenize(args)) => tokenize::run(args, &Session::start(&args.model)?),
+        Some(Command::Doctor(args)) => doctor::run(args),
+        Some(Command::Completions { shell }) => completions::run(*shell),
         None => {
             let session = Session::start(&cli.model)?;
             if cli.bench.bench {
                 bench::run(cli, &session)
+            } else if cli.bench.estimate_memory {
+                estimate::run(cli, &session)
             } else if let Some(prompt) = generate::prompt(&cli.prompt)? {
                 generate::run(&prompt, cli, &session)
             } else {
@@ -50,8 +60,20 @@ impl Session {
     fn start(args: &ModelArgs) -> Result<Self> {
         log::init(args.quiet, args.verbose);
         // Before any thread is started.
-        candle::set_threads(args.threads.map_or_else(crate::stats::cores, usize::from));
+        candle::set_threads(args.threads.map_or_else(stats::cores, usize::from));
         Ok(Self { args: args.clone(), interrupt: Interrupt::listen()? })
+    }
+
+    /// How many threads compute.
+    fn threads(&self) -> usize {
+        self.args.threads.map_or_else(stats::cores, usize::from)
+    }
+
+    /// The line after an answer; with the share of the memory's bandwidth if that was ever measured here.
+    fn answer_line(&self, taper: &Taper, done: &Done) -> String {
+        let dirs = Dirs::from_env(config::process_env).ok();
+        let bandwidth = dirs.and_then(|dirs| bandwidth::known(&dirs, self.threads()));
+        stats::answer_line(done, taper.traffic(), bandwidth)
     }
 
     /// The model's files, fetched if they are absent.
@@ -63,19 +85,27 @@ impl Session {
     }
 
     fn open(&self) -> Result<OpenModel> {
+        if let Some(synth) = Synth::named(&self.args.model)? {
+            return synth.open();
+        }
         OpenModel::open(&self.files()?, self.args.pre.as_deref())
     }
 
-    /// The model, loaded. `context` stands in where the user named none.
-    fn load(&self, context: Option<usize>, chunk: Option<usize>) -> Result<Taper> {
+    /// How the flags want it loaded. `context` stands in where the user named none.
+    fn options(&self, context: Option<usize>, chunk: Option<usize>) -> LoadOptions {
         let asked = Some(self.args.ctx_size).filter(|n| *n > 0);
-        let options = LoadOptions {
+        LoadOptions {
             device: self.args.device,
             context: asked.or(context),
             chunk,
             pre_tokenizer: self.args.pre.clone(),
             ..LoadOptions::default()
-        };
+        }
+    }
+
+    /// The model, loaded. `context` stands in where the user named none.
+    fn load(&self, context: Option<usize>, chunk: Option<usize>) -> Result<Taper> {
+        let options = self.options(context, chunk);
         let start = std::time::Instant::now();
         let taper = Taper::from_model(self.open()?, &options)?;
         tracing::info!("{} loaded in {:.2} s", taper.name(), start.elapsed().as_secs_f64());

@@ -46,6 +46,10 @@ pub(super) fn run(args: &PerplexityArgs, session: &Session) -> Result<()> {
                 score.stderr
             ))
         }
+        Format::Csv => {
+            answer.line("perplexity,stderr,chunks,tokens")?;
+            answer.line(&format!("{},{},{},{}", score.perplexity, score.stderr, score.chunks, score.tokens))
+        }
         Format::Json => answer.line(
             &json!({
                 "perplexity": score.perplexity,

@@ -7,6 +7,7 @@ use super::scheduler::{Scheduler, Sequence, Share};
 use super::{Done, Event, Finish, Request, RequestId};
 use crate::backend::{Backend, Batch, Limits, Out, Row, Seq, Token, Want};
 use crate::error::{Error, Result};
+use crate::kv::blocks::Blocks;
 use crate::sample::Draw;
 use crate::text::Tokenizer;
 
@@ -73,6 +74,14 @@ impl Engine {
     /// Ends a request now. What it had is given out, then [`Event::Done`].
     pub fn abort(&mut self, id: RequestId, finish: Finish) -> Vec<Event> {
         self.scheduler.remove(id).map_or_else(Vec::new, |sequence| finished(sequence, finish))
+    }
+
+    /// Empties the prefix cache, so that the next prompt is computed from its first token; for measurements. With
+    /// requests under way it does nothing.
+    pub fn forget_prefixes(&mut self) {
+        if !self.has_unfinished() {
+            self.scheduler.blocks = Blocks::new(self.limits.pages);
+        }
     }
 
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {

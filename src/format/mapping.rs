@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 
@@ -21,6 +21,14 @@ enum Bytes {
     Mapped(memmap2::Mmap),
     /// Empty files cannot be mapped, and tests parse bytes that are in no file.
     Owned(Vec<u8>),
+    Made(Made),
+}
+
+/// Bytes that a function makes, and that are kept once somebody wants them to stay.
+struct Made {
+    len: usize,
+    make: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
+    kept: OnceLock<Vec<u8>>,
 }
 
 impl Mapping {
@@ -57,6 +65,12 @@ impl Mapping {
         Self { bytes: Arc::new(Bytes::Owned(bytes)), path: name.into() }
     }
 
+    /// `len` bytes that `make` makes when they are first read, under a name for error messages.
+    pub fn made(name: &str, len: usize, make: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let made = Made { len, make: Box::new(make), kept: OnceLock::new() };
+        Self { bytes: Arc::new(Bytes::Made(made)), path: name.into() }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -64,6 +78,34 @@ impl Mapping {
     /// The bytes of a range that a reader checked against this file.
     pub fn slice(&self, range: &Range<usize>) -> &[u8] {
         &self[range.clone()]
+    }
+
+    /// Hands a range to `read`, and gives its memory back afterwards: for bytes that are read once, such as weights that
+    /// are repacked. Reading them again is possible, and fetches or makes them again.
+    pub fn read_once<R>(&self, range: &Range<usize>, read: impl FnOnce(&[u8]) -> R) -> R {
+        match &*self.bytes {
+            Bytes::Made(made) if made.kept.get().is_none() => read(&(made.make)()[range.clone()]),
+            _ => {
+                let result = read(self.slice(range));
+                self.give_back(range);
+                result
+            }
+        }
+    }
+
+    /// Takes the pages of a range out of this process's memory; the system keeps what it likes of the file in its cache.
+    fn give_back(&self, range: &Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &*self.bytes {
+            #[expect(unsafe_code, reason = "dropping pages of a mapping is unsafe in itself")]
+            // SAFETY: the mapping is of a file, read-only and never written through, so dropped pages come back from the
+            // file with the same bytes; the range was checked against the mapping's length by `slice`.
+            let dropped =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+            if let Err(e) = dropped {
+                tracing::debug!("pages of {} stay in memory: {e}", self.path.display());
+            }
+        }
     }
 }
 
@@ -74,12 +116,18 @@ impl Deref for Mapping {
         match &*self.bytes {
             Bytes::Mapped(map) => map,
             Bytes::Owned(bytes) => bytes,
+            Bytes::Made(made) => made.kept.get_or_init(&made.make),
         }
     }
 }
 
 impl std::fmt::Debug for Mapping {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Mapping({}, {} bytes)", self.path.display(), self.len())
+        let len = match &*self.bytes {
+            Bytes::Mapped(map) => map.len(),
+            Bytes::Owned(bytes) => bytes.len(),
+            Bytes::Made(made) => made.len, // to be shown is no reason to be made
+        };
+        write!(f, "Mapping({}, {len} bytes)", self.path.display())
     }
 }

@@ -76,6 +76,13 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Tensors that are in no file: each with a mapping of its own. `name` stands for the file in messages.
+    pub fn made(name: &str, tensors: impl IntoIterator<Item = (TensorInfo, Mapping)>) -> Self {
+        let stored =
+            |(info, file): (TensorInfo, Mapping)| (info.name.clone(), Stored { info, file, order: RowOrder::AsStored });
+        Self { path: name.into(), tensors: Arc::new(tensors.into_iter().map(stored).collect()) }
+    }
+
     /// In alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -151,20 +158,22 @@ impl Stored {
         self.file.slice(&self.info.bytes)
     }
 
+    /// The numbers, and nothing kept of the bytes that they were made from.
     fn numbers(&self) -> Result<Vec<f32>> {
         let Self { info, order, .. } = self;
         let mut out = vec![0.0; info.elements()];
-        if *order == RowOrder::AsStored {
-            dequantize(info.dtype, self.bytes(), &mut out)?;
-            return Ok(out);
-        }
-        // Rows are read where they lie and written where they belong: no second copy to reorder.
-        let rows = info.shape[0];
-        let (row_len, row_bytes) = (out.len() / rows, info.bytes.len() / rows);
-        for (r, out) in out.chunks_exact_mut(row_len).enumerate() {
-            let start = order.stored_row(r) * row_bytes;
-            dequantize(info.dtype, &self.bytes()[start..start + row_bytes], out)?;
-        }
+        self.file.read_once(&info.bytes, |bytes| {
+            if *order == RowOrder::AsStored {
+                return dequantize(info.dtype, bytes, &mut out);
+            }
+            // Rows are read where they lie and written where they belong: no second copy to reorder.
+            let rows = info.shape[0];
+            let (row_len, row_bytes) = (out.len() / rows, info.bytes.len() / rows);
+            out.chunks_exact_mut(row_len).enumerate().try_for_each(|(r, out)| {
+                let start = order.stored_row(r) * row_bytes;
+                dequantize(info.dtype, &bytes[start..start + row_bytes], out)
+            })
+        })?;
         Ok(out)
     }
 }

@@ -5,4 +5,5 @@ pub mod llama;
 
 pub mod open;
 pub mod rope;
+pub mod synth;
 pub mod tensors;

@@ -4,6 +4,7 @@
 pub mod export;
 pub mod gguf_builder;
 pub mod naive;
+pub mod program;
 pub mod runner;
 pub mod tiny;
 

@@ -1,0 +1,191 @@
+//! `taper doctor`: what this machine has, what limits this process, and what taper makes of it.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::cli::DoctorArgs;
+use crate::config::{self, Dirs};
+use crate::engine::fit::{available_memory, human_bytes};
+use crate::error::{Error, Result};
+use crate::stats::machine::{self, Quota};
+use crate::stats::{self, bandwidth};
+use crate::taper::Taper;
+use crate::terminal::render::Answer;
+
+pub(super) fn run(args: &DoctorArgs) -> Result<()> {
+    let dirs = Dirs::from_env(config::process_env)?;
+    let findings = Findings::look(&dirs, args.threads.map_or_else(stats::cores, usize::from));
+    let mut answer = Answer::new();
+    if args.json {
+        let json = serde_json::to_string(&findings)
+            .map_err(|e| Error::runtime(format!("the findings cannot be written as JSON: {e}")))?;
+        return answer.line(&json);
+    }
+    findings.lines().iter().try_for_each(|line| answer.line(line))
+}
+
+/// Sizes in bytes; what the system does not say is `null`.
+#[derive(Serialize)]
+struct Findings {
+    version: &'static str,
+    system: String,
+    processor: Processor,
+    quota: Quota,
+    memory: Memory,
+    bandwidth: Bandwidth,
+    folders: Vec<Folder>,
+    models: Vec<Model>,
+    backend: Backend,
+}
+
+#[derive(Serialize)]
+struct Processor {
+    name: Option<String>,
+    features: Vec<&'static str>,
+    last_level_cache: Option<u64>,
+    online: Option<usize>,
+    affinity: Option<String>,
+    /// What is left of them under affinity and quota: the threads that compute, unless `-t` says otherwise.
+    cores: usize,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    total: Option<u64>,
+    available: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Bandwidth {
+    threads: usize,
+    bytes_per_second: f64,
+}
+
+#[derive(Serialize)]
+struct Folder {
+    purpose: &'static str,
+    path: PathBuf,
+    exists: bool,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Model {
+    name: String,
+    path: PathBuf,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Backend {
+    name: &'static str,
+    why: &'static str,
+}
+
+impl Findings {
+    fn look(dirs: &Dirs, threads: usize) -> Self {
+        // Before the bandwidth is measured, which takes memory for a moment.
+        let memory = Memory { total: machine::total_memory(), available: available_memory() };
+        let bytes_per_second = bandwidth::measure(threads);
+        bandwidth::remember(dirs, threads, bytes_per_second);
+        let folder = |purpose, path: &Path| Folder {
+            purpose,
+            path: path.to_owned(),
+            exists: path.is_dir(),
+            bytes: folder_bytes(path),
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            processor: Processor {
+                name: machine::processor(),
+                features: machine::features(),
+                last_level_cache: machine::last_level_cache(),
+                online: machine::processors(),
+                affinity: machine::affinity(),
+                cores: stats::cores(),
+            },
+            quota: machine::quota(),
+            memory,
+            bandwidth: Bandwidth { threads, bytes_per_second },
+            folders: vec![folder("cache", &dirs.cache), folder("data", &dirs.data), folder("config", &dirs.config)],
+            models: models(&dirs.cache.join("models")),
+            backend: Backend {
+                name: Taper::BACKEND,
+                why: "candle in f32 is the one backend of this version; it uses every processor that candle runs on",
+            },
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let unknown = || "not known".to_owned();
+        let size = |bytes: Option<u64>| bytes.map_or_else(unknown, human_bytes);
+        let p = &self.processor;
+        let features = if p.features.is_empty() { "none of those looked for".into() } else { p.features.join(" ") };
+        let mut lines = vec![
+            format!("taper      {}, {}", self.version, self.system),
+            format!("processor  {}", p.name.clone().unwrap_or_else(unknown)),
+            format!("features   {features}"),
+            format!(
+                "cores      {} usable of {} (affinity {}; {})",
+                p.cores,
+                p.online.map_or_else(unknown, |n| n.to_string()),
+                p.affinity.clone().unwrap_or_else(unknown),
+                self.quota_text()
+            ),
+            format!("cache      {} last level", size(p.last_level_cache)),
+            format!("memory     {} available of {}", size(self.memory.available), size(self.memory.total)),
+            format!(
+                "bandwidth  {:.1} GB/s read by {} threads, measured now",
+                self.bandwidth.bytes_per_second / 1e9,
+                self.bandwidth.threads
+            ),
+            format!("backend    {}: {}", self.backend.name, self.backend.why),
+        ];
+        for f in &self.folders {
+            let state = if f.exists { human_bytes(f.bytes) } else { "not there yet".into() };
+            lines.push(format!("{:<10} {} ({state})", f.purpose, f.path.display()));
+        }
+        if self.models.is_empty() {
+            lines.push("models     none fetched yet".into());
+        }
+        let model = |m: &Model| format!("model      {} ({}) in {}", m.name, human_bytes(m.bytes), m.path.display());
+        lines.extend(self.models.iter().map(model));
+        lines
+    }
+
+    fn quota_text(&self) -> String {
+        let Some(version) = self.quota.cgroup else { return "no control groups".into() };
+        let cores = self.quota.cores.map_or_else(|| "no limit on time".into(), |n| format!("{n:.2} cores' time"));
+        let memory = self.quota.memory.map_or_else(|| "none on memory".into(), human_bytes);
+        format!("cgroup v{version}: {cores}, {memory}")
+    }
+}
+
+/// The models in the cache, by name.
+fn models(folder: &Path) -> Vec<Model> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut models: Vec<Model> = entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| Model {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            bytes: folder_bytes(&entry.path()),
+            path: entry.path(),
+        })
+        .filter(|model| model.bytes > 0) // a lock alone is no model
+        .collect();
+    models.sort_by(|a, b| a.name.cmp(&b.name));
+    models
+}
+
+/// The files in and below a folder; links are not followed. What cannot be read counts as nothing.
+fn folder_bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => folder_bytes(&entry.path()),
+        Ok(meta) if meta.is_file() => meta.len(),
+        _ => 0,
+    });
+    bytes.sum()
+}

@@ -1,0 +1,132 @@
+//! `--estimate-memory`: what a model will take, before it is loaded.
+//!
+//! The figures are the backend's own plan, made from the sizes of the file's tensors; the same plan decides at loading whether
+//! the model fits. The program's share is what this process has now, with the tokenizer read and no weights.
+
+use serde_json::json;
+
+use super::Session;
+use crate::backend::MemoryPlan;
+use crate::cli::{Cli, Format};
+use crate::engine::fit::{available_memory, human_bytes};
+use crate::error::Result;
+use crate::model::open::OpenModel;
+use crate::stats::machine;
+use crate::taper::{LoadOptions, Taper};
+use crate::terminal::render::Answer;
+
+pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
+    let model = session.open()?;
+    let options = session.options(None, None);
+    let estimate = Estimate::of(&model, &options)?;
+    let mut answer = Answer::new();
+    match cli.bench.output {
+        Format::Json => answer.line(&estimate.json().to_string()),
+        Format::Csv => {
+            let json = estimate.json();
+            let (keys, values): (Vec<_>, Vec<_>) = json.as_object().into_iter().flatten().unzip();
+            answer.line(&keys.into_iter().map(String::as_str).collect::<Vec<_>>().join(","))?;
+            answer.line(&values.iter().map(|v| v.to_string().replace('"', "")).collect::<Vec<_>>().join(","))
+        }
+        Format::Md => estimate.table().iter().try_for_each(|line| answer.line(line)),
+    }
+}
+
+struct Estimate {
+    model: String,
+    plan: MemoryPlan,
+    /// This process's own, in bytes.
+    program: u64,
+    /// `None` where the system does not say.
+    available: Option<u64>,
+    /// The longest context that fits, at most the model's own; `None` when not even a short one does.
+    longest: Option<usize>,
+}
+
+impl Estimate {
+    fn of(model: &OpenModel, options: &LoadOptions) -> Result<Self> {
+        let available = available_memory();
+        let any_context = LoadOptions { context: None, ..options.clone() };
+        Ok(Self {
+            plan: Taper::plan(model, options, None)?,
+            longest: Taper::plan(model, &any_context, available).ok().map(|plan| plan.limits.context),
+            program: resident().unwrap_or(0),
+            model: model.name.clone(),
+            available,
+        })
+    }
+
+    fn total(&self) -> u64 {
+        self.plan.total() + self.program
+    }
+
+    /// What is still to be taken against what there is.
+    fn fits(&self) -> Option<bool> {
+        self.available.map(|available| self.plan.total() <= available)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "model": self.model,
+            "backend": Taper::BACKEND,
+            "context": self.plan.limits.context,
+            "batch": self.plan.limits.chunk,
+            "weights_bytes": self.plan.weights,
+            "kv_bytes": self.plan.kv,
+            "workspace_bytes": self.plan.workspace,
+            "program_bytes": self.program,
+            "total_bytes": self.total(),
+            "available_bytes": self.available,
+            "fits": self.fits(),
+            "longest_context": self.longest,
+        })
+    }
+
+    fn table(&self) -> Vec<String> {
+        let limits = self.plan.limits;
+        let mut lines = vec![
+            format!(
+                "{}, {} backend, context {}, {} rows a step\n",
+                self.model,
+                Taper::BACKEND,
+                limits.context,
+                limits.chunk
+            ),
+            "| what | bytes |".to_owned(),
+            "|---|---:|".to_owned(),
+        ];
+        for (what, bytes) in [
+            ("weights", self.plan.weights),
+            ("KV cache", self.plan.kv),
+            ("workspace", self.plan.workspace),
+            ("program and tokenizer", self.program),
+            ("total", self.total()),
+        ] {
+            lines.push(format!("| {what} | {} |", human_bytes(bytes)));
+        }
+        lines.push(String::new());
+        lines.push(self.verdict());
+        lines
+    }
+
+    fn verdict(&self) -> String {
+        let available = self.available.map_or_else(|| "an unknown amount".to_owned(), human_bytes);
+        let verdict = match self.fits() {
+            None => "The system does not say how much memory is available.".to_owned(),
+            Some(true) => format!("It fits: {available} are available."),
+            Some(false) => format!("It does not fit: {available} are available."),
+        };
+        match (self.longest, self.fits()) {
+            (Some(longest), Some(true)) if longest <= self.plan.limits.context => verdict,
+            (Some(longest), Some(_)) => format!("{verdict} A context of up to {longest} fits."),
+            (None, Some(_)) => format!("{verdict} No context makes it fit: take a smaller model."),
+            (_, None) => verdict,
+        }
+    }
+}
+
+/// This process's memory, without the pages of files that it only maps.
+fn resident() -> Option<u64> {
+    let kib = machine::status("VmRSS")?.strip_suffix("kB")?.trim().parse::<u64>().ok()?;
+    Some(kib * 1024)
+}
