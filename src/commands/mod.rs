@@ -11,7 +11,7 @@ use std::io::IsTerminal;
 use crate::backend::candle;
 use crate::cli::{Cli, Command, ModelArgs, PromptArgs, SamplingArgs};
 use crate::config::{self, Dirs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::open::OpenModel;
 use crate::registry::{self, Fetch, ModelFiles};
 use crate::taper::{LoadOptions, Options, Taper};
@@ -32,6 +32,9 @@ pub fn run(cli: &Cli) -> Result<()> {
             if cli.bench.bench {
                 bench::run(cli, &session)
             } else if let Some(prompt) = generate::prompt(&cli.prompt)? {
+                if cli.chat.continue_last || cli.chat.session.is_some() {
+                    return Err(Error::usage("--continue and --session are for a chat, and input is piped in"));
+                }
                 generate::run(&prompt, cli, &session)
             } else {
                 chat::run(cli, &session)
@@ -52,6 +55,12 @@ impl Session {
         // Before any thread is started.
         candle::set_threads(args.threads.map_or_else(crate::stats::cores, usize::from));
         Ok(Self { args: args.clone(), interrupt: Interrupt::listen()? })
+    }
+
+    /// The same with another model.
+    fn with_model(&self, model: &str) -> Self {
+        let args = ModelArgs { model: model.to_owned(), ..self.args.clone() };
+        Self { args, interrupt: self.interrupt.clone() }
     }
 
     /// The model's files, fetched if they are absent.

@@ -4,6 +4,7 @@
 pub mod export;
 pub mod gguf_builder;
 pub mod naive;
+pub mod pty;
 pub mod runner;
 pub mod tiny;
 
