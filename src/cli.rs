@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::error::{Error, Result};
 use crate::sample::Sampling;
 use crate::taper::Device;
+use crate::terminal::color::Color;
 
 /// Chats with a Llama-family model on the machine in front of you.
 ///
@@ -24,6 +25,8 @@ pub struct Cli {
     pub model: ModelArgs,
     #[command(flatten)]
     pub prompt: PromptArgs,
+    #[command(flatten)]
+    pub chat: ChatArgs,
     #[command(flatten)]
     pub sampling: SamplingArgs,
     #[command(flatten)]
@@ -92,6 +95,9 @@ pub struct PromptArgs {
     /// The system message (also -sys)
     #[arg(long, value_name = "TEXT", hide_env_values = true, env = "TAPER_SYSTEM", allow_hyphen_values = true)]
     pub system: Option<String>,
+    /// The system message is of this run, not of the settings file
+    #[arg(skip)]
+    pub system_named: bool,
     /// Most tokens of an answer; -1 is no limit. Under --bench: answer lengths, as 64,128
     #[arg(
         short = 'n',
@@ -115,6 +121,21 @@ pub struct PromptArgs {
     /// One JSON object a line: every token, then a summary
     #[arg(long, hide_env_values = true, env = "TAPER_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
+}
+
+/// The chat at a terminal.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Chat")]
+pub struct ChatArgs {
+    /// Go on with the last session
+    #[arg(long = "continue", conflicts_with_all = ["session", "prompt", "file", "bench"])]
+    pub continue_last: bool,
+    /// Go on with the session ID; a new one is made if there is none of that name
+    #[arg(long, value_name = "ID", conflicts_with_all = ["prompt", "file", "bench"])]
+    pub session: Option<String>,
+    /// Style answers with colors and bold
+    #[arg(long, value_enum, value_name = "WHEN", hide_env_values = true, env = "TAPER_COLOR", default_value_t = Color::Auto)]
+    pub color: Color,
 }
 
 /// How tokens are chosen.
@@ -198,10 +219,6 @@ impl SamplingArgs {
     /// # Errors
     /// A value out of its range.
     pub fn sampling(&self) -> Result<Sampling> {
-        let seed = match self.seed {
-            -1 => random_seed(),
-            seed => seed as u64, // other negative numbers are seeds like any other
-        };
         let sampling = Sampling {
             temperature: self.temp,
             top_k: self.top_k,
@@ -211,12 +228,17 @@ impl SamplingArgs {
             frequency_penalty: self.frequency_penalty,
             presence_penalty: self.presence_penalty,
             logit_bias: self.logit_bias.clone(),
-            seed,
+            seed: seed(self.seed),
             ..Sampling::default()
         };
         sampling.check()?;
         Ok(sampling)
     }
+}
+
+/// The seed that a number stands for: -1 is a new one, other negative numbers are seeds like any other.
+pub fn seed(number: i64) -> u64 {
+    if number == -1 { random_seed() } else { number as u64 }
 }
 
 /// A seed that fits in 32 bits, so that people can type it again. The hasher's keys come from the system's random source.

@@ -27,6 +27,8 @@ pub mod format;
 
 pub mod text;
 
+pub mod session;
+
 pub mod engine;
 
 pub mod kv;

@@ -3,45 +3,12 @@
 
 mod common;
 
-use std::process::Command;
-
-use assert_cmd::cargo::CommandCargoExt;
-use rexpect::session::{PtySession, spawn_command};
-
-/// A chat with the test model, greedy; waits for its first prompt. Answers take seconds, not minutes.
-fn chat(args: &[&str]) -> PtySession {
-    let mut command = Command::cargo_bin("taper").unwrap();
-    command.arg("-m").arg(common::smollm2()).args(["--temp", "0"]).args(args);
-    command.env("TERM", "xterm").env_remove("TAPER_MODEL");
-    let mut chat = spawn_command(command, Some(60_000)).unwrap();
-    chat.exp_string("Ctrl-D leaves.").unwrap();
-    chat.exp_string(">>> ").unwrap();
-    chat
-}
-
-/// Types a line and Enter.
-fn say(chat: &mut PtySession, line: &str) {
-    chat.send(line).unwrap();
-    chat.send("\r").unwrap();
-    chat.flush().unwrap();
-}
-
-/// Waits for the end of the program, which must be a good one.
-fn ends_well(chat: &mut PtySession) {
-    chat.exp_eof().unwrap();
-    let status = format!("{:?}", chat.process().wait().unwrap()); // the type is not exported
-    assert!(status.starts_with("Exited(") && status.ends_with(", 0)"), "{status}");
-}
-
-/// Waits for the end of an answer and for the next prompt.
-fn next_prompt(chat: &mut PtySession) {
-    chat.exp_string("[ prompt ").unwrap();
-    chat.exp_string(">>> ").unwrap();
-}
+use common::pty::{Home, ends_well, next_prompt, say};
 
 #[test]
 fn it_answers_remembers_and_leaves_with_ctrl_d() {
-    let mut chat = chat(&["-n", "40"]);
+    let home = Home::new();
+    let mut chat = home.chat(&["-n", "40"]);
     say(&mut chat, "What is the capital of France?");
     chat.exp_string("The capital of France is Paris.").unwrap();
     next_prompt(&mut chat);
@@ -55,7 +22,8 @@ fn it_answers_remembers_and_leaves_with_ctrl_d() {
 
 #[test]
 fn ctrl_c_ends_the_answer_and_not_the_chat() {
-    let mut chat = chat(&[]);
+    let home = Home::new();
+    let mut chat = home.chat(&[]);
     say(&mut chat, "Tell me a very long story.");
     chat.exp_string("The story").or_else(|_| chat.exp_string("Once")).unwrap();
     chat.send_control('c').unwrap();
@@ -70,7 +38,8 @@ fn ctrl_c_ends_the_answer_and_not_the_chat() {
 
 #[test]
 fn ctrl_c_is_felt_while_a_long_prompt_is_read() {
-    let mut chat = chat(&["-c", "4096"]);
+    let home = Home::new();
+    let mut chat = home.chat(&["-c", "4096"]);
     say(&mut chat, &"All work and no play makes Jack a dull boy. ".repeat(200));
     std::thread::sleep(std::time::Duration::from_millis(500));
     chat.send_control('c').unwrap();
@@ -82,7 +51,8 @@ fn ctrl_c_is_felt_while_a_long_prompt_is_read() {
 
 #[test]
 fn a_message_goes_over_several_lines_in_three_ways() {
-    let mut chat = chat(&["-n", "24"]);
+    let home = Home::new();
+    let mut chat = home.chat(&["-n", "24"]);
     for lines in [
         &["\"\"\"What is the capital", "of France?\"\"\""][..],
         &["What is the capital\\", "of France?"],
@@ -102,12 +72,13 @@ fn a_message_goes_over_several_lines_in_three_ways() {
 
 #[test]
 fn commands_change_the_conversation() {
-    let mut chat = chat(&["-n", "24"]);
+    let home = Home::new();
+    let mut chat = home.chat(&["-n", "24"]);
     for (command, says) in [
         ("/undo", "There is nothing to undo."),
         ("/regen", "There is no question to answer again."),
         ("/hlep", "/hlep is no command; /help lists them."),
-        ("/help", "/regen          answer the last question again"),
+        ("/help", "/regen                answer the last question again"),
         ("/system Answer in one word.", "The system message is set."),
         ("/show", "system message: Answer in one word."),
         ("/system", "The system message is removed."),
@@ -130,7 +101,8 @@ fn commands_change_the_conversation() {
 
 #[test]
 fn a_question_that_does_not_fit_is_refused_and_the_chat_goes_on() {
-    let mut chat = chat(&["-c", "64", "-n", "16"]);
+    let home = Home::new();
+    let mut chat = home.chat(&["-c", "64", "-n", "16"]);
     say(&mut chat, &"word ".repeat(100));
     chat.exp_string("the context holds 64").unwrap();
     chat.exp_string("/clear the whole conversation").unwrap();

@@ -10,6 +10,7 @@ use crate::cli::{Cli, PromptArgs};
 use crate::engine::{Done, Event, Finish};
 use crate::error::{Error, Result};
 use crate::terminal::log;
+use crate::terminal::reading::Reading;
 use crate::terminal::render::Answer;
 
 /// The prompt that the arguments and standard input give; `None` when a person is there to chat.
@@ -52,13 +53,19 @@ pub(super) fn run(prompt: &str, cli: &Cli, session: &Session) -> Result<()> {
             taper.name()
         ));
     }
-    let mut sink = Sink { answer: Answer::new(), json: cli.prompt.json, failed: None };
+    let mut sink = Sink {
+        answer: if cli.prompt.json { Answer::new() } else { Answer::styled(cli.chat.color) },
+        reading: Reading::new(session.args.quiet || cli.prompt.json),
+        json: cli.prompt.json,
+        failed: None,
+    };
     let caught = session.interrupt.catch();
     let result = taper.stream(prompt, &options, |event| {
         sink.take(event);
         if caught.pressed() || sink.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     drop(caught);
+    sink.reading.wipe();
     if let Some(e) = sink.failed {
         return Err(e);
     }
@@ -67,6 +74,8 @@ pub(super) fn run(prompt: &str, cli: &Cli, session: &Session) -> Result<()> {
         Err(e) => {
             if cli.prompt.json {
                 sink.answer.line(&error_json(&e, options.sampling.seed).to_string())?;
+            } else {
+                sink.answer.end()?;
             }
             return Err(e);
         }
@@ -87,6 +96,7 @@ pub(super) fn run(prompt: &str, cli: &Cli, session: &Session) -> Result<()> {
 /// Where events go: text as it comes, or JSON lines.
 struct Sink {
     answer: Answer,
+    reading: Reading,
     json: bool,
     failed: Option<Error>,
 }
@@ -100,9 +110,16 @@ impl Sink {
             Event::Token { id, text } if self.json => {
                 self.answer.line(&json!({"event": "token", "text": text, "id": id}).to_string())
             }
-            Event::Token { text, .. } => self.answer.push(text),
+            Event::Token { text, .. } => {
+                self.reading.wipe();
+                self.answer.push(text)
+            }
             Event::Done(done) if self.json => self.answer.line(&done_json(done).to_string()),
-            Event::Prompt { .. } | Event::Done(_) => Ok(()),
+            Event::Prompt { computed, total } => {
+                self.reading.at(*computed, *total);
+                Ok(())
+            }
+            Event::Done(_) => Ok(()),
         };
         self.failed = written.err();
     }

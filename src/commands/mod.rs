@@ -15,7 +15,7 @@ use crate::backend::candle;
 use crate::cli::{Cli, Command, ModelArgs, PromptArgs, SamplingArgs};
 use crate::config::{self, Dirs};
 use crate::engine::Done;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::open::OpenModel;
 use crate::model::synth::Synth;
 use crate::registry::{self, Fetch, ModelFiles};
@@ -42,6 +42,9 @@ pub fn run(cli: &Cli) -> Result<()> {
             } else if cli.bench.estimate_memory {
                 estimate::run(cli, &session)
             } else if let Some(prompt) = generate::prompt(&cli.prompt)? {
+                if cli.chat.continue_last || cli.chat.session.is_some() {
+                    return Err(Error::usage("--continue and --session are for a chat, and input is piped in"));
+                }
                 generate::run(&prompt, cli, &session)
             } else {
                 chat::run(cli, &session)
@@ -74,6 +77,12 @@ impl Session {
         let dirs = Dirs::from_env(config::process_env).ok();
         let bandwidth = dirs.and_then(|dirs| bandwidth::known(&dirs, self.threads()));
         stats::answer_line(done, taper.traffic(), bandwidth)
+    }
+
+    /// The same with another model.
+    fn with_model(&self, model: &str) -> Self {
+        let args = ModelArgs { model: model.to_owned(), ..self.args.clone() };
+        Self { args, interrupt: self.interrupt.clone() }
     }
 
     /// The model's files, fetched if they are absent.

@@ -1,14 +1,25 @@
 //! Reading what the user types in a chat: one line, or several.
 //!
-//! A message goes over several lines between `"""` and `"""`, after a trailing `\`, or with Ctrl-J where a line should end.
+//! A message goes over several lines between `"""` and `"""`, after a trailing `\`, or with Ctrl-J where a line should end;
+//! several lines that are pasted are one message. Tab completes, the arrow keys go through what was typed before, in
+//! earlier chats too.
 
+use std::path::PathBuf;
+
+use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Behavior, Cmd, Completer, Config, Editor, Helper, Highlighter, Hinter, KeyEvent, history};
+use rustyline::{Behavior, Cmd, CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, KeyEvent};
 
+use super::log;
 use crate::error::{Error, Result};
 
 const QUOTES: &str = "\"\"\"";
+/// Entries that the history keeps.
+const HISTORY: usize = 1000;
+/// Longest entry, in bytes: a pasted book is a message, but nobody looks for it with the arrow keys.
+const HISTORY_ENTRY: usize = 64 << 10;
 
 /// What came from the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,17 +32,39 @@ pub enum Input {
 }
 
 /// The line editor.
-pub struct LineEditor(Editor<MultiLine, history::MemHistory>);
+pub struct LineEditor {
+    editor: Editor<Typing, FileHistory>,
+    /// Where the history is kept; `None` after that failed.
+    history: Option<PathBuf>,
+}
 
 impl LineEditor {
+    /// `history` is the file that keeps what was typed, readable for the user alone.
+    ///
     /// # Errors
     /// When the terminal cannot be set up.
-    pub fn new() -> Result<Self> {
-        let config = Config::builder().behavior(Behavior::PreferTerm).auto_add_history(false).build();
-        let mut editor = Editor::with_history(config, history::MemHistory::new()).map_err(failed)?;
-        editor.set_helper(Some(MultiLine));
+    pub fn new(history: PathBuf) -> Result<Self> {
+        let config = Config::builder()
+            .behavior(Behavior::PreferTerm)
+            .auto_add_history(false)
+            .max_history_size(HISTORY)
+            .map_err(failed)?
+            .completion_type(CompletionType::List)
+            .completion_show_all_if_ambiguous(true)
+            .build();
+        let mut editor = Editor::with_history(config.clone(), FileHistory::with_config(&config)).map_err(failed)?;
+        editor.set_helper(Some(Typing::default()));
         editor.bind_sequence(KeyEvent::ctrl('J'), Cmd::Newline);
-        Ok(Self(editor))
+        let mut editor = Self { editor, history: Some(history) };
+        editor.load_history();
+        Ok(editor)
+    }
+
+    /// What Tab completes: whole lines, of which it gives the next word.
+    pub fn set_phrases(&mut self, phrases: Vec<String>) {
+        if let Some(typing) = self.editor.helper_mut() {
+            typing.phrases = phrases;
+        }
     }
 
     /// Waits for a message.
@@ -39,14 +72,44 @@ impl LineEditor {
     /// # Errors
     /// When the terminal fails.
     pub fn read(&mut self, prompt: &str) -> Result<Input> {
-        match self.0.readline(prompt) {
+        match self.editor.readline(prompt) {
             Ok(line) => {
-                self.0.add_history_entry(&line).map_err(failed)?;
+                self.remember(&line)?;
                 Ok(Input::Text(unquote(&line)))
             }
             Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
             Err(ReadlineError::Eof) => Ok(Input::End),
             Err(e) => Err(failed(e)),
+        }
+    }
+
+    fn load_history(&mut self) {
+        let Some(path) = self.history.as_ref().filter(|path| path.exists()) else { return };
+        if let Err(e) = self.editor.load_history(path) {
+            self.give_up_history("read", &e);
+        }
+    }
+
+    /// Written at once, so that a killed chat forgets nothing.
+    fn remember(&mut self, line: &str) -> Result<()> {
+        if line.len() > HISTORY_ENTRY || !self.editor.add_history_entry(line).map_err(failed)? {
+            return Ok(());
+        }
+        let Some(path) = &self.history else { return Ok(()) };
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(ReadlineError::from);
+        if let Err(e) = folder.and_then(|()| self.editor.append_history(path)) {
+            self.give_up_history("write", &e);
+        }
+        Ok(())
+    }
+
+    /// A history that cannot be kept is no reason to end a chat.
+    fn give_up_history(&mut self, doing: &str, e: &ReadlineError) {
+        if let Some(path) = self.history.take() {
+            log::note(format_args!(
+                "cannot {doing} the history of what was typed: {e}\n  in {}\n  it is not kept for this chat",
+                path.display()
+            ));
         }
     }
 }
@@ -71,10 +134,31 @@ fn unquote(text: &str) -> String {
     text.replace("\\\n", "\n")
 }
 
-#[derive(Completer, Helper, Highlighter, Hinter)]
-struct MultiLine;
+/// What rustyline asks while a line is typed.
+#[derive(Default, Helper, Highlighter, Hinter)]
+struct Typing {
+    phrases: Vec<String>,
+}
 
-impl Validator for MultiLine {
+impl Completer for Typing {
+    type Candidate = String;
+
+    fn complete(&self, line: &str, cursor: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(next_words(&self.phrases, &line[..cursor]))
+    }
+}
+
+/// Where the last word of `typed` starts, and what it can become: the word that follows in every phrase that begins so.
+fn next_words(phrases: &[String], typed: &str) -> (usize, Vec<String>) {
+    let start = typed.rfind(' ').map_or(0, |space| space + 1);
+    let fitting = phrases.iter().filter(|phrase| phrase.starts_with(typed) && phrase.len() > typed.len());
+    let mut words: Vec<String> =
+        fitting.filter_map(|phrase| phrase[start..].split_inclusive(' ').next()).map(str::to_owned).collect();
+    words.dedup();
+    (start, words)
+}
+
+impl Validator for Typing {
     fn validate(&self, ctx: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         Ok(if is_open(ctx.input()) { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
     }
@@ -90,6 +174,17 @@ mod tests {
         assert!(!is_open("\"\"\"one\ntwo\"\"\"") && !is_open("say \"\"\" to me"));
         assert_eq!(unquote("\"\"\"\none\ntwo\n\"\"\""), "one\ntwo");
         assert_eq!(unquote("\"\"\"one\"\"\""), "one");
+    }
+
+    #[test]
+    fn tab_gives_the_next_word_of_every_phrase_that_fits() {
+        let phrases = ["/set temp ", "/set top-k ", "/show template", "/load über-1"].map(str::to_owned);
+        let words = |typed: &str| next_words(&phrases, typed);
+        assert_eq!(words("/s"), (0, vec!["/set ".into(), "/show ".into()]));
+        assert_eq!(words("/set t"), (5, vec!["temp ".into(), "top-k ".into()]));
+        assert_eq!(words("/load ü"), (6, vec!["über-1".into()]));
+        assert_eq!(words("hello"), (0, vec![]));
+        assert_eq!(words("/show template").1, Vec::<String>::new());
     }
 
     #[test]

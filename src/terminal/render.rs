@@ -1,7 +1,11 @@
 //! An answer on standard output, as it comes.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, StdoutLock, Write};
 
+use super::color::Color;
+use super::markdown::Markdown;
+use crate::config::process_env;
 use crate::error::{Error, Result};
 
 /// Standard output, flushed with every piece. On a terminal, control characters of the model's text are left out: an answer
@@ -9,13 +13,23 @@ use crate::error::{Error, Result};
 pub struct Answer {
     out: StdoutLock<'static>,
     strips: bool,
+    /// `None`: the text stays plain.
+    markdown: Option<Markdown>,
     at_line_start: bool,
 }
 
 impl Answer {
+    /// Plain text.
     pub fn new() -> Self {
         let out = std::io::stdout().lock();
-        Self { strips: out.is_terminal(), out, at_line_start: true }
+        Self { strips: out.is_terminal(), out, markdown: None, at_line_start: true }
+    }
+
+    /// Text whose Markdown is styled where the user and the terminal want that.
+    pub fn styled(color: Color) -> Self {
+        let answer = Self::new();
+        let styles = color.styles(answer.out.is_terminal(), process_env);
+        Self { markdown: styles.then(Markdown::default), ..answer }
     }
 
     /// # Errors
@@ -24,19 +38,25 @@ impl Answer {
         if text.is_empty() {
             return Ok(());
         }
-        if self.strips {
-            let shown = printable(text);
-            self.write(&shown)
-        } else {
-            self.write(text)
+        let mut shown = if self.strips { Cow::Owned(printable(text)) } else { Cow::Borrowed(text) };
+        let at_line_start = if shown.is_empty() { self.at_line_start } else { shown.ends_with('\n') };
+        if let Some(markdown) = &mut self.markdown {
+            shown = Cow::Owned(markdown.style(&shown));
         }
+        self.write(&shown)?;
+        self.at_line_start = at_line_start;
+        Ok(())
     }
 
-    /// Ends the answer's last line, if it is not ended.
+    /// Ends the answer's style and its last line, where they are not ended.
     ///
     /// # Errors
     /// As [`Answer::push`].
     pub fn end(&mut self) -> Result<()> {
+        if let Some(reset) = self.markdown.as_mut().map(Markdown::end).filter(|reset| !reset.is_empty()) {
+            self.write(reset)?;
+            self.at_line_start = false;
+        }
         if self.at_line_start { Ok(()) } else { self.write("\n") }
     }
 

@@ -5,6 +5,7 @@ pub mod export;
 pub mod gguf_builder;
 pub mod naive;
 pub mod program;
+pub mod pty;
 pub mod runner;
 pub mod tiny;
 

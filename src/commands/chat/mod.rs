@@ -1,0 +1,201 @@
+//! The conversation at a terminal.
+//!
+//! [`Chat`] holds what a conversation needs and does what its commands say; `command` understands them, `answer` asks the
+//! model, `autosave` keeps every turn in the session's file, `sessions` changes between sessions.
+
+mod answer;
+mod autosave;
+mod command;
+mod sessions;
+mod set;
+mod totals;
+
+use std::ops::ControlFlow;
+
+use self::autosave::Autosave;
+use self::command::{Command, Topic};
+use self::set::Settings;
+use self::totals::Totals;
+use super::Session;
+use crate::cli::Cli;
+use crate::config::{self, Dirs};
+use crate::error::{Error, Result};
+use crate::registry::Manifest;
+use crate::session::{Record, Sessions};
+use crate::taper::Taper;
+use crate::terminal::color::Color;
+use crate::terminal::editor::{Input, LineEditor};
+use crate::terminal::log;
+use crate::text::Conversation;
+
+pub(super) fn run(cli: &Cli, program: &Session) -> Result<()> {
+    if cli.prompt.json || cli.prompt.raw {
+        let flag = if cli.prompt.json { "--json" } else { "--raw" };
+        return Err(Error::usage(format!("{flag} needs a prompt")).help("give one with -p, or pipe it in"));
+    }
+    let dirs = Dirs::from_env(config::process_env)?;
+    let sessions = Sessions::new(&dirs);
+    // Before the model, which takes longer: what cannot be continued is refused at once.
+    let opened = sessions::at_start(&cli.chat, &sessions, &cli.model.model)?;
+    let options = super::options(&cli.prompt, &cli.sampling)?;
+    let taper = program.load(None, None)?;
+    taper.template()?;
+    let mut chat = Chat {
+        conversation: Conversation::new(),
+        model: cli.model.model.clone(),
+        taper,
+        settings: Settings { options, fixed_seed: cli.sampling.seed != -1 },
+        color: cli.chat.color,
+        autosave: Autosave::new(opened.file),
+        sessions,
+        models: Manifest::embedded()?.models().iter().map(|m| m.name.clone()).collect(),
+        totals: Totals::default(),
+        program,
+    };
+    chat.greet();
+    chat.start(opened.saved, cli);
+    chat.talk(&mut LineEditor::new(dirs.data.join("history"))?)
+}
+
+struct Chat<'a> {
+    taper: Taper,
+    /// The model as the user named it.
+    model: String,
+    conversation: Conversation,
+    settings: Settings,
+    color: Color,
+    autosave: Autosave,
+    sessions: Sessions,
+    /// Names of the registry, for Tab.
+    models: Vec<String>,
+    totals: Totals,
+    program: &'a Session,
+}
+
+/// Whether the chat goes on.
+type Flow = ControlFlow<()>;
+
+impl Chat<'_> {
+    /// Tells what only `-q` does without.
+    fn say(&self, line: impl std::fmt::Display) {
+        if !self.program.args.quiet {
+            log::note(line);
+        }
+    }
+
+    fn greet(&self) {
+        self.say(format_args!(
+            "{}, context {}. /help lists the commands, Ctrl-D leaves.",
+            self.taper.name(),
+            self.taper.context()
+        ));
+    }
+
+    fn talk(&mut self, editor: &mut LineEditor) -> Result<()> {
+        loop {
+            editor.set_phrases(self.phrases());
+            match editor.read(">>> ")? {
+                Input::End => return Ok(()),
+                Input::Interrupted => log::note("Ctrl-D or /bye leaves the chat."),
+                Input::Text(text) if text.trim().is_empty() => {}
+                Input::Text(text) => {
+                    if self.handle(&text)?.is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn phrases(&self) -> Vec<String> {
+        let sessions: Vec<String> = self.sessions.list().into_iter().map(|listed| listed.id).collect();
+        command::phrases(&set::PARAMETERS, &sessions, &self.models)
+    }
+
+    /// Does what was typed. Only what makes going on pointless is an error: the rest is told, and the chat goes on.
+    fn handle(&mut self, text: &str) -> Result<Flow> {
+        match command::parse(text) {
+            Ok(Some(Command::Bye)) => return Ok(Flow::Break(())),
+            Ok(Some(Command::Regen)) => self.regenerate()?,
+            Ok(Some(command)) => {
+                if let Err(e) = self.obey(command) {
+                    log::error(&e);
+                }
+            }
+            Ok(None) => self.ask(text)?,
+            Err(e) => log::note(e),
+        }
+        Ok(Flow::Continue(()))
+    }
+
+    fn obey(&mut self, command: Command) -> Result<()> {
+        match command {
+            Command::Help => log::note(command::help()),
+            Command::System(text) => self.set_system(text),
+            Command::Set { parameter, value } => {
+                self.settings.set(parameter, value)?;
+                log::note(format_args!("{parameter} is {value} now."));
+            }
+            Command::Show(topic) => self.show(topic)?,
+            Command::Clear => {
+                self.conversation.clear();
+                if !self.autosave.file().is_new() {
+                    self.autosave.keep(&[Record::Clear]);
+                }
+                log::note("The conversation starts anew.");
+            }
+            Command::Undo if self.conversation.undo().is_empty() => log::note("There is nothing to undo."),
+            Command::Undo => {
+                self.autosave.keep(&[Record::Undo]);
+                log::note("The last question and its answer are forgotten.");
+            }
+            Command::Save(name) => self.save(name)?,
+            Command::Load(name) => self.load(name)?,
+            Command::Sessions => self.list_sessions(),
+            Command::Stats => log::note(self.totals.describe(self.taper.context())),
+            Command::Model(name) => self.change_model(name)?,
+            Command::Regen | Command::Bye => {} // `handle` does them
+        }
+        Ok(())
+    }
+
+    fn set_system(&mut self, text: &str) {
+        self.conversation.set_system(text);
+        self.autosave.keep(&[Record::System { content: text.to_owned() }]);
+        log::note(if text.is_empty() { "The system message is removed." } else { "The system message is set." });
+    }
+
+    /// Goes on with another model. While it loads the one before is kept, so that an error changes nothing.
+    fn change_model(&mut self, name: &str) -> Result<()> {
+        let taper = self.program.with_model(name).load(None, None)?;
+        taper.template()?;
+        self.taper = taper;
+        name.clone_into(&mut self.model);
+        if !self.conversation.is_empty() {
+            self.autosave.keep(&[Record::Model { name: name.to_owned() }]);
+        }
+        log::note(format_args!("{} answers from now on, context {}.", self.taper.name(), self.taper.context()));
+        Ok(())
+    }
+
+    fn show(&self, topic: Topic) -> Result<()> {
+        let all = topic == Topic::All;
+        if all || topic == Topic::Settings {
+            let (name, context) = (self.taper.name(), self.taper.context());
+            log::note(format_args!("model {name}, context {context}, {}", self.settings.list()));
+        }
+        if all || topic == Topic::System {
+            match self.conversation.system() {
+                Some(system) => log::note(format_args!("system message: {system}")),
+                None => log::note("no system message"),
+            }
+        }
+        if all || topic == Topic::Session {
+            self.show_session();
+        }
+        if topic == Topic::Template {
+            log::note(format_args!("chat template:\n{}", self.taper.template()?.source().trim_end()));
+        }
+        Ok(())
+    }
+}
