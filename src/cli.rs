@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Error, Result};
+use crate::registry::manifest::DEFAULT_MODEL;
 use crate::sample::Sampling;
 use crate::taper::Device;
 
@@ -42,14 +43,16 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A name from the registry, a .gguf file, or a folder with safetensors
+    /// A name from the registry, a .gguf file, or a folder with safetensors [default: smollm2-135m, or what your
+    /// models.toml says]
     #[arg(
         short,
         long,
         value_name = "NAME|PATH",
         hide_env_values = true,
         env = "TAPER_MODEL",
-        default_value = "smollm2-135m"
+        default_value = DEFAULT_MODEL,
+        hide_default_value = true
     )]
     pub model: String,
     /// Tokens of context; 0 is the model's own, or what fits in memory
