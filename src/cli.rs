@@ -2,6 +2,8 @@
 //!
 //! Names follow llama.cpp where it has one. Each flag has an environment name, `TAPER_` and its long name; the flag wins.
 
+mod models;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -12,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::registry::manifest::DEFAULT_MODEL;
 use crate::sample::Sampling;
 use crate::taper::Device;
+
+pub use models::{ListArgs, ModelsArgs, ModelsCommand, OutputArgs, PullArgs, RmArgs, ShowArgs, VerifyArgs};
 
 /// Chats with a Llama-family model on the machine in front of you.
 ///
@@ -37,6 +41,8 @@ pub enum Command {
     Perplexity(PerplexityArgs),
     /// Print the token ids of standard input as one JSON array
     Tokenize(TokenizeArgs),
+    /// List, fetch, show, remove and verify models
+    Models(ModelsArgs),
 }
 
 /// Which model, and how it runs.

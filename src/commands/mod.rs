@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod generate;
+mod models;
 mod perplexity;
 mod tokenize;
 
@@ -27,6 +28,7 @@ pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Some(Command::Perplexity(args)) => perplexity::run(args, &Session::start(&args.model)?),
         Some(Command::Tokenize(args)) => tokenize::run(args, &Session::start(&args.model)?),
+        Some(Command::Models(args)) => models::run(args),
         None => {
             let session = Session::start(&cli.model)?;
             if cli.bench.bench {

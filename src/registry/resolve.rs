@@ -67,12 +67,15 @@ pub fn resolve_in(manifest: &Manifest, spec: &str, dirs: &Dirs, fetch: &Fetch) -
 }
 
 /// Whether `spec` is a path and no name: it has a separator, or `.gguf` at its end.
-fn is_path(spec: &str) -> bool {
+pub fn is_path(spec: &str) -> bool {
     !spec.starts_with("hf:") && (spec.contains(std::path::is_separator) || is_gguf(Path::new(spec)))
 }
 
 /// A model that the user has as a file or a folder.
-fn at_path(path: &Path) -> Result<ModelFiles> {
+///
+/// # Errors
+/// [`Kind::Model`](crate::error::Kind::Model) when it cannot be one.
+pub fn at_path(path: &Path) -> Result<ModelFiles> {
     let found = fs::metadata(path).map_err(|e| {
         Error::model(format!("cannot open the model: {e}"))
             .in_file(path)
@@ -145,7 +148,8 @@ fn name_of(path: &Path) -> String {
     name.unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn unknown(manifest: &Manifest, spec: &str) -> Error {
+/// The refusal of a name that is none, with those that are.
+pub fn unknown(manifest: &Manifest, spec: &str) -> Error {
     let names: Vec<_> = manifest.models().iter().map(|model| model.name.as_str()).collect();
     let mut help = vec![format!("known models: {}", names.join(", "))];
     help.extend(closest(manifest, spec).map(|name| format!("did you mean {name}?")));
