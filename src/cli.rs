@@ -2,6 +2,8 @@
 //!
 //! Names follow llama.cpp where it has one. Each flag has an environment name, `TAPER_` and its long name; the flag wins.
 
+mod models;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -9,9 +11,12 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Error, Result};
+use crate::registry::manifest::DEFAULT_MODEL;
 use crate::sample::Sampling;
 use crate::taper::Device;
 use crate::terminal::color::Color;
+
+pub use models::{ListArgs, ModelsArgs, ModelsCommand, OutputArgs, PullArgs, RmArgs, ShowArgs, VerifyArgs};
 
 /// Chats with a Llama-family model on the machine in front of you.
 ///
@@ -43,6 +48,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Print the script that completes taper's flags in a shell
     Completions { shell: Shell },
+    /// List, fetch, show, remove and verify models
+    Models(ModelsArgs),
 }
 
 /// Which model, and how it runs.
@@ -50,13 +57,15 @@ pub enum Command {
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// A name from the registry, a .gguf file, or a folder with safetensors; synth:SHAPE[:TYPE] has random weights
+    /// [default: smollm2-135m, or what your models.toml says]
     #[arg(
         short,
         long,
         value_name = "NAME|PATH",
         hide_env_values = true,
         env = "TAPER_MODEL",
-        default_value = "smollm2-135m"
+        default_value = DEFAULT_MODEL,
+        hide_default_value = true
     )]
     pub model: String,
     /// Tokens of context; 0 is the model's own, or what fits in memory

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use taper::config::Dirs;
 use taper::error::Kind;
+use taper::registry::manifest::Source;
 use taper::registry::{Fetch, FileKind, Manifest, ModelFiles, ModelKind, resolve_in};
 use taper::terminal::progress::Mode;
 use tempfile::TempDir;
@@ -333,6 +334,38 @@ fn a_model_of_the_other_kind_is_refused_before_it_is_downloaded() {
     assert_eq!(place.pip_calls(), 0);
 }
 
+#[test]
+fn the_users_models_toml_is_laid_over_the_embedded_one() {
+    let place = Place::with_weights();
+    let offline = Fetch { offline: true, ..place.fetch() };
+    let spec = |spec: &str| taper::registry::resolve(spec, &place.dirs(), &offline).unwrap_err().to_string();
+    assert!(spec("mine").contains("there is no model named `mine`"));
+    fs::create_dir(place.path("config")).unwrap();
+    let path = place.path("config/models.toml");
+    let wheel = |version: &str| {
+        format!(
+            "default = \"mine\"\n[[model]]\nname = \"mine\"\ndescription = \"\"\nlicence = \"\"\nkind = \"chat\"\n\
+             [[model.source]]\nwheel = \"made-up\"\nversion = {version}\nbytes = 9\nfiles = [{}]\n",
+            file("w.gguf", "made_up/w.gguf", WEIGHTS.len(), &sha256(WEIGHTS))
+        )
+    };
+    fs::write(&path, wheel("\"1.0\"")).unwrap();
+    assert!(spec("default").contains("mine is not on this machine"), "{}", spec("default"));
+    assert!(spec("smollm2-135m").contains("smollm2-135m is not on this machine"));
+    let found = taper::registry::resolve("mine", &place.dirs(), &place.fetch()).unwrap();
+    assert_eq!(found.kind, FileKind::Gguf(place.path("cache/models/mine/w.gguf")));
+
+    // A mistake is told with its place, and does not stop those who name a file.
+    fs::write(&path, wheel("1.0")).unwrap();
+    let error = spec("smollm2-135m");
+    assert!(error.contains(&format!("in {}, line 9, column 11", path.display())), "{error}");
+    let gguf = place.path("cache/models/mine/w.gguf").display().to_string();
+    taper::registry::resolve(&gguf, &place.dirs(), &offline).unwrap();
+
+    fs::write(&path, b"\xff").unwrap();
+    assert!(spec("mine").contains("cannot read your list of models") && spec("mine").contains("models.toml"));
+}
+
 /// Resolves `spec` where nothing can be fetched.
 fn resolve_path(spec: &str) -> taper::error::Result<ModelFiles> {
     let place = Place::with_weights();
@@ -384,7 +417,7 @@ fn what_is_no_model_is_refused_with_the_reason() {
         ("absent.gguf".into(), "No such file"),
         ("hf:somebody/model".into(), "not downloaded by this version"),
         ("smolm2-135m".into(), "did you mean smollm2-135m?"),
-        ("gpt-oss".into(), "known models: smollm2-135m, all-minilm-l6-v2"),
+        ("gpt-oss".into(), "known models: smollm2-135m, tinyllama-1.1b-chat, llama-3.2-1b-instruct"),
         ("src".into(), "write ./src"),
         (String::new(), "there is no model named ``"),
     ] {
@@ -401,6 +434,20 @@ fn the_embedded_manifest_has_the_models_that_are_promised() {
     assert_eq!((default.name.as_str(), default.kind), ("smollm2-135m", ModelKind::Chat));
     assert_eq!(default.wheel().unwrap().files[0].bytes, 98_362_432);
     assert_eq!(default.hub().unwrap().repo, "HuggingFaceTB/SmolLM2-135M-Instruct");
+    for (name, licence, gguf, weights) in [
+        ("tinyllama-1.1b-chat", "Apache-2.0", "tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf", 1),
+        ("llama-3.2-1b-instruct", "Llama 3.2 Community License", "Llama-3.2-1B-Instruct-Q4_K_M.gguf", 1),
+        ("llama-3.2-3b-instruct", "Llama 3.2 Community License", "Llama-3.2-3B-Instruct-Q4_K_M.gguf", 2),
+        ("llama-3.1-8b-instruct", "Llama 3.1 Community License", "Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf", 4),
+    ] {
+        let model = manifest.find(name).unwrap();
+        let [Source::Hub(small), Source::Hub(whole)] = &model.sources[..] else { panic!("{name}") };
+        assert_eq!((model.licence.as_str(), small.files[0].name.as_str(), small.gated), (licence, gguf, false));
+        assert_eq!(whole.files.iter().filter(|file| file.name.ends_with(".safetensors")).count(), weights);
+        assert_eq!(whole.gated, name.starts_with("llama"), "Meta's own repositories ask for a token");
+        // Nobody checked these, so nothing is claimed of them.
+        assert!(small.files.iter().chain(&whole.files).all(|file| file.sha256.is_none() && file.bytes.is_none()));
+    }
     let embedder = manifest.find("all-minilm-l6-v2").unwrap();
     assert_eq!(embedder.kind, ModelKind::Embedder);
     for name in ["config.json", "tokenizer.json", "model.safetensors"] {

@@ -6,6 +6,7 @@ mod completions;
 mod doctor;
 mod estimate;
 mod generate;
+mod models;
 mod perplexity;
 mod tokenize;
 
@@ -35,6 +36,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Some(Command::Tokenize(args)) => tokenize::run(args, &Session::start(&args.model)?),
         Some(Command::Doctor(args)) => doctor::run(args),
         Some(Command::Completions { shell }) => completions::run(*shell),
+        Some(Command::Models(args)) => models::run(args),
         None => {
             let session = Session::start(&cli.model)?;
             if cli.bench.bench {

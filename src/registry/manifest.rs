@@ -2,18 +2,23 @@
 //!
 //! The file decides what is downloaded and under which names it is written, so nothing in it is taken on trust:
 //! unknown keys, names that would leave the model's folder and hashes that are none are refused, with the line and
-//! the column. [`Manifest::parse`] takes any text of this form together with the name it goes by in errors; the
-//! user's own file, once there is one, is read by it too and laid over [`Manifest::embedded`].
+//! the column. The models that come with the binary are [`Manifest::embedded`]; [`Manifest::load`] lays the user's own
+//! `models.toml` over them, whose entries replace those of the same name and add the others.
 
 mod parse;
 
 use std::fmt;
+use std::io::ErrorKind;
 
 use serde::Deserialize;
 
+use crate::config::Dirs;
 use crate::error::{Error, Result};
 
 const EMBEDDED: &str = include_str!("../../models.toml");
+
+/// What [`Manifest::find`] takes for the model that is used when none is named.
+pub const DEFAULT_MODEL: &str = "default";
 
 /// The models known by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +93,8 @@ pub struct WheelFile {
 pub struct Hub {
     pub repo: String,
     pub revision: String,
+    /// Its owner lets in only who accepted the licence there: a token is needed.
+    pub gated: bool,
     pub files: Vec<HubFile>,
 }
 
@@ -108,15 +115,37 @@ impl Manifest {
         Self::parse(EMBEDDED, "models.toml")
     }
 
+    /// [`Manifest::embedded`] with the user's `models.toml` of the configuration folder, if there is one, laid over it.
+    ///
+    /// # Errors
+    /// When the user's file cannot be read, or the first thing that is wrong in it.
+    pub fn load(dirs: &Dirs) -> Result<Self> {
+        let embedded = Self::embedded()?;
+        let path = dirs.config.join("models.toml");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => embedded.overlaid(&text, &path.display().to_string()),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(embedded),
+            Err(e) => Err(Error::model(format!("cannot read your list of models: {e}"))
+                .in_file(&path)
+                .help("correct the file, or move it away")
+                .caused_by(e)),
+        }
+    }
+
     /// Reads a manifest; `origin` is the file's name in errors. A byte order mark and CRLF line ends are accepted.
     ///
     /// # Errors
     /// The first thing that is wrong, with its line and column.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
-        parse::parse(text).map_err(|wrong| {
-            Error::model(format!("the list of models is not valid: {}", wrong.what))
-                .at(format!("{origin}, line {}, column {}", wrong.line, wrong.column))
-        })
+        parse::parse(text, None).map_err(|wrong| invalid(&wrong, origin))
+    }
+
+    /// This manifest with what a user adds to it. The text has the form of a manifest's, and may leave out the default.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line and column.
+    pub fn overlaid(&self, text: &str, origin: &str) -> Result<Self> {
+        parse::parse(text, Some(self)).map_err(|wrong| invalid(&wrong, origin))
     }
 
     /// The model that is used when none is named.
@@ -128,10 +157,16 @@ impl Manifest {
         &self.models
     }
 
-    /// The model of this name or alias; upper and lower case are the same.
+    /// The model of this name or alias; upper and lower case are the same. [`DEFAULT_MODEL`] is the default one.
     pub fn find(&self, name: &str) -> Option<&Model> {
+        let name = if name == DEFAULT_MODEL { &self.default } else { name };
         self.models.iter().find(|model| model.names().any(|known| known.eq_ignore_ascii_case(name)))
     }
+}
+
+fn invalid(wrong: &parse::Invalid, origin: &str) -> Error {
+    Error::model(format!("the list of models is not valid: {}", wrong.what))
+        .at(format!("{origin}, line {}, column {}", wrong.line, wrong.column))
 }
 
 impl Model {

@@ -5,6 +5,7 @@
 //! by [`download`], which for a Python wheel means [`wheel`]. Nothing else in taper touches the network.
 
 pub mod download;
+pub mod local;
 pub mod manifest;
 pub mod resolve;
 pub mod store;

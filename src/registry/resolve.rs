@@ -35,9 +35,15 @@ impl FileKind {
     }
 }
 
-/// Finds the model `spec` names among those of this binary's manifest; see [`resolve_in`].
+/// Finds the model `spec` names; names are those of the user's manifest and this binary's. See [`resolve_in`].
+///
+/// # Errors
+/// As [`resolve_in`]; also when the user's `models.toml` is not valid and `spec` is a name.
 pub fn resolve(spec: &str, dirs: &Dirs, fetch: &Fetch) -> Result<ModelFiles> {
-    resolve_in(&Manifest::embedded()?, spec, dirs, fetch)
+    if is_path(spec) {
+        return at_path(Path::new(spec)); // a mistake in models.toml is no reason to refuse a file
+    }
+    resolve_in(&Manifest::load(dirs)?, spec, dirs, fetch)
 }
 
 /// Finds the model that `spec` names, and fetches it if it is one of the manifest's and not there.
@@ -50,7 +56,7 @@ pub fn resolve_in(manifest: &Manifest, spec: &str, dirs: &Dirs, fetch: &Fetch) -
     if spec.starts_with("hf:") {
         return Err(download::hub_not_downloaded(spec));
     }
-    if spec.contains(std::path::is_separator) || is_gguf(Path::new(spec)) {
+    if is_path(spec) {
         return at_path(Path::new(spec));
     }
     let model = manifest.find(spec).ok_or_else(|| unknown(manifest, spec))?;
@@ -60,8 +66,16 @@ pub fn resolve_in(manifest: &Manifest, spec: &str, dirs: &Dirs, fetch: &Fetch) -
     Ok(ModelFiles { name: model.name.clone(), kind: download::ensure(model, dirs, fetch)? })
 }
 
+/// Whether `spec` is a path and no name: it has a separator, or `.gguf` at its end.
+pub fn is_path(spec: &str) -> bool {
+    !spec.starts_with("hf:") && (spec.contains(std::path::is_separator) || is_gguf(Path::new(spec)))
+}
+
 /// A model that the user has as a file or a folder.
-fn at_path(path: &Path) -> Result<ModelFiles> {
+///
+/// # Errors
+/// [`Kind::Model`](crate::error::Kind::Model) when it cannot be one.
+pub fn at_path(path: &Path) -> Result<ModelFiles> {
     let found = fs::metadata(path).map_err(|e| {
         Error::model(format!("cannot open the model: {e}"))
             .in_file(path)
@@ -134,7 +148,8 @@ fn name_of(path: &Path) -> String {
     name.unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn unknown(manifest: &Manifest, spec: &str) -> Error {
+/// The refusal of a name that is none, with those that are.
+pub fn unknown(manifest: &Manifest, spec: &str) -> Error {
     let names: Vec<_> = manifest.models().iter().map(|model| model.name.as_str()).collect();
     let mut help = vec![format!("known models: {}", names.join(", "))];
     help.extend(closest(manifest, spec).map(|name| format!("did you mean {name}?")));

@@ -133,6 +133,24 @@ impl Staging {
         Ok(())
     }
 
+    /// Removes the model's files and whatever else lies in its folder, but for the lock: another process may be waiting
+    /// for it, and would hold the lock of a file that nobody else can see.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove_all(self) -> Result<()> {
+        let failed = |e| Error::io("remove the model", &self.folder, e);
+        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.ends_with(".lock") {
+                continue;
+            }
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.map_err(|e| Error::io("remove the model", &path, e))?;
+        }
+        Ok(())
+    }
+
     fn unfinished(&self, file: &WheelFile) -> PathBuf {
         self.part.join("files").join(&file.name)
     }

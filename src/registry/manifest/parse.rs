@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::super::resolve::is_gguf;
-use super::{Hub, HubFile, Manifest, Model, ModelKind, Source, Wheel, WheelFile};
+use super::{DEFAULT_MODEL, Hub, HubFile, Manifest, Model, ModelKind, Source, Wheel, WheelFile};
 
 /// What is wrong, and where: both counted from 1, the column in characters, as editors show them.
 pub(super) struct Invalid {
@@ -18,11 +18,12 @@ pub(super) struct Invalid {
     pub column: usize,
 }
 
-pub(super) fn parse(text: &str) -> Result<Manifest, Invalid> {
+/// Reads `text`; with a `base`, as what a user adds to it.
+pub(super) fn parse(text: &str, base: Option<&Manifest>) -> Result<Manifest, Invalid> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let checked = toml::from_str::<RawManifest>(text)
         .map_err(|e| Wrong { what: e.message().trim().to_owned(), byte: e.span().map_or(0, |span| span.start) })
-        .and_then(RawManifest::check);
+        .and_then(|raw| raw.check(base));
     checked.map_err(|Wrong { what, byte }| {
         let before = text.get(..byte).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -43,8 +44,8 @@ fn wrong<T, V>(place: &Spanned<V>, what: impl Into<String>) -> Result<T, Wrong> 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawManifest {
-    default: Spanned<String>,
-    #[serde(rename = "model")]
+    default: Option<Spanned<String>>,
+    #[serde(rename = "model", default)]
     models: Vec<RawModel>,
 }
 
@@ -69,6 +70,7 @@ struct RawSource {
     bytes: Option<u64>,
     hub: Option<Spanned<String>>,
     revision: Option<Spanned<String>>,
+    gated: Option<bool>,
     files: Vec<Spanned<RawFile>>,
 }
 
@@ -82,7 +84,27 @@ struct RawFile {
 }
 
 impl RawManifest {
-    fn check(self) -> Result<Manifest, Wrong> {
+    fn check(self, base: Option<&Manifest>) -> Result<Manifest, Wrong> {
+        let known = base.map_or(&[][..], Manifest::models);
+        self.check_names(known)?;
+        let is_model = |name: &String| {
+            self.models.iter().any(|model| model.name.get_ref() == name)
+                || known.iter().any(|model| model.name == *name)
+        };
+        let default = match (&self.default, base) {
+            (Some(default), _) if !is_model(default.get_ref()) => {
+                return wrong(default, format!("the default `{}` is no model's name", default.get_ref()));
+            }
+            (Some(default), _) => default.get_ref().clone(),
+            (None, Some(base)) => base.default.clone(),
+            (None, None) => return Err(Wrong { what: "missing field `default`".to_owned(), byte: 0 }),
+        };
+        let own = self.models.into_iter().map(RawModel::check).collect::<Result<Vec<_>, _>>()?;
+        Ok(Manifest { default, models: lay_over(own, known) })
+    }
+
+    /// Names and aliases are distinct, and none hides a model of the base that is not replaced.
+    fn check_names(&self, known: &[Model]) -> Result<(), Wrong> {
         let mut taken = HashSet::new();
         for name in self.models.iter().flat_map(|model| std::iter::once(&model.name).chain(&model.aliases)) {
             check_model_name(name)?;
@@ -90,12 +112,30 @@ impl RawManifest {
                 return wrong(name, format!("`{}` is already the name or an alias of a model", name.get_ref()));
             }
         }
-        if !self.models.iter().any(|model| model.name == self.default) {
-            return wrong(&self.default, format!("the default `{}` is no model's name", self.default.get_ref()));
+        let replaced: HashSet<_> = self.models.iter().map(|model| model.name.get_ref()).collect();
+        let kept: HashSet<_> = known.iter().map(|model| &model.name).filter(|name| !replaced.contains(name)).collect();
+        match self.models.iter().flat_map(|model| &model.aliases).find(|alias| kept.contains(alias.get_ref())) {
+            Some(alias) => wrong(
+                alias,
+                format!(
+                    "`{0}` is a model that comes with taper: to replace it, make `{0}` the name, not an alias",
+                    alias.get_ref()
+                ),
+            ),
+            None => Ok(()),
         }
-        let models = self.models.into_iter().map(RawModel::check).collect::<Result<_, _>>()?;
-        Ok(Manifest { default: self.default.into_inner(), models })
     }
+}
+
+/// The user's models, then those of the base that they do not replace. An alias of the base gives way to a name or
+/// alias of the user's.
+fn lay_over(own: Vec<Model>, known: &[Model]) -> Vec<Model> {
+    let taken: HashSet<String> = own.iter().flat_map(Model::names).map(str::to_owned).collect();
+    let kept = known.iter().filter(|model| !taken.contains(&model.name)).cloned().map(|mut model| {
+        model.aliases.retain(|alias| !taken.contains(alias));
+        model
+    });
+    own.into_iter().chain(kept).collect()
 }
 
 impl RawModel {
@@ -115,9 +155,9 @@ impl RawModel {
 }
 
 fn check_source(source: &Spanned<RawSource>) -> Result<Source, Wrong> {
-    let RawSource { wheel, version, bytes, hub, revision, files } = source.get_ref();
+    let RawSource { wheel, version, bytes, hub, revision, gated, files } = source.get_ref();
     let checked = match (wheel, version, *bytes, hub, revision) {
-        (Some(package), Some(version), Some(bytes), None, None) => Source::Wheel(Wheel {
+        (Some(package), Some(version), Some(bytes), None, None) if gated.is_none() => Source::Wheel(Wheel {
             package: check_word(package)?,
             version: check_word(version)?,
             bytes,
@@ -126,6 +166,7 @@ fn check_source(source: &Spanned<RawSource>) -> Result<Source, Wrong> {
         (None, None, None, Some(repo), Some(revision)) => Source::Hub(Hub {
             repo: check_repo(repo)?,
             revision: check_word(revision)?,
+            gated: gated.unwrap_or(false),
             files: files.iter().map(check_hub_file).collect::<Result<_, _>>()?,
         }),
         _ => return wrong(source, "a source has either `wheel`, `version` and `bytes`, or `hub` and `revision`"),
@@ -144,11 +185,18 @@ fn check_layout(source: &Spanned<RawSource>) -> Result<(), Wrong> {
         }
     }
     let gguf = names.len() == 1 && names.iter().all(|name| is_gguf(name.as_ref()));
-    let folder = names.contains("config.json") && names.contains("model.safetensors");
+    let whole = names.contains("model.safetensors");
+    let is_shard = |name: &&str| Path::new(name).extension().is_some_and(|extension| extension == "safetensors");
+    let sharded = names.contains("model.safetensors.index.json") && names.iter().any(is_shard);
+    let folder = names.contains("config.json") && (whole || sharded);
     if gguf || folder {
         return Ok(());
     }
-    wrong(source, "`files` has to be one .gguf, or config.json and model.safetensors with what belongs to them")
+    wrong(
+        source,
+        "`files` has to be one .gguf, or config.json and model.safetensors (or its index and shards) with what belongs \
+         to them",
+    )
 }
 
 fn check_wheel_file(file: &Spanned<RawFile>) -> Result<WheelFile, Wrong> {
@@ -169,6 +217,9 @@ fn check_hub_file(file: &Spanned<RawFile>) -> Result<HubFile, Wrong> {
 /// A model's name is also its folder's, on file systems that do and that do not tell upper from lower case.
 fn check_model_name(name: &Spanned<String>) -> Result<(), Wrong> {
     let text = name.get_ref();
+    if text == DEFAULT_MODEL {
+        return wrong(name, format!("`{DEFAULT_MODEL}` cannot be a model's name: it stands for the default one"));
+    }
     let plain = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c));
     if plain && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.len() <= 64 && !is_gguf(text.as_ref()) {
         return Ok(());
@@ -263,6 +314,14 @@ files = [{ name = "config.json" }, { name = "model.safetensors" }]
             ("name = \"tiny\"", "name = \"tiny.gguf\"", "line 4, column 8", "cannot be a model's name"),
             ("default = \"tiny\"", "default = \"huge\"", "line 1, column 11", "is no model's name"),
             ("default = \"tiny\"", "", "line 1, column 1", "missing field `default`"),
+            ("name = \"tiny\"", "name = \"default\"", "line 4, column 8", "stands for the default one"),
+            ("version = \"1.0\"", "version = \"1.0\"\ngated = true", "line 10, column 1", "either `wheel`"),
+            (
+                "{ name = \"model.safetensors\" }",
+                "{ name = \"model-1.safetensors\" }",
+                "line 16, column 1",
+                "one .gguf",
+            ),
             ("wheel = \"made-up\"", "wheel = \"--index-url\"", "line 11, column 9", "begin with a letter"),
             ("version = \"1.0\"", "version = \"1.0 extra\"", "line 12, column 11", "has to be letters"),
             ("somebody/tiny", "tiny", "line 17, column 7", "OWNER/NAME"),
@@ -290,6 +349,61 @@ files = [{ name = "config.json" }, { name = "model.safetensors" }]
                 "{from} -> {to}: {text}"
             );
         }
+    }
+
+    /// `text` laid over [`VALID`].
+    fn over(text: &str) -> crate::error::Result<Manifest> {
+        Manifest::parse(VALID, "models.toml").unwrap().overlaid(text, "/etc/mine.toml")
+    }
+
+    fn model(head: &str) -> String {
+        format!(
+            "[[model]]\n{head}\ndescription = \"\"\nlicence = \"\"\nkind = \"chat\"\n[[model.source]]\nhub = \"me/mine\"\n\
+             revision = \"v1\"\ngated = true\nfiles = [{{ name = \"mine.gguf\" }}]\n"
+        )
+    }
+
+    #[test]
+    fn what_a_user_writes_replaces_by_name_and_adds_the_rest() {
+        let names = |manifest: &Manifest| manifest.models().iter().map(|m| m.name.clone()).collect::<Vec<_>>();
+        let replaced = over(&model("name = \"tiny\"")).unwrap();
+        assert_eq!(names(&replaced), ["tiny"]);
+        let hub = replaced.find("tiny").unwrap().hub().unwrap();
+        assert_eq!((hub.repo.as_str(), hub.gated), ("me/mine", true));
+        assert!(replaced.find("little").is_none(), "the replaced entry's aliases go with it");
+
+        let added = over(&(model("name = \"mine\"\naliases = [\"little\"]") + &model("name = \"b\""))).unwrap();
+        assert_eq!(names(&added), ["mine", "b", "tiny"]);
+        assert_eq!(added.find("Little").unwrap().name, "mine");
+        assert_eq!(added.find("tiny").unwrap().aliases, [""; 0]);
+        assert_eq!((added.default_model(), added.find("default").unwrap().name.as_str()), ("tiny", "tiny"));
+
+        let chosen = over(&("default = \"mine\"\n".to_owned() + &model("name = \"mine\""))).unwrap();
+        assert_eq!(chosen.find("default").unwrap().name, "mine");
+        assert_eq!(over("").unwrap(), Manifest::parse(VALID, "").unwrap());
+    }
+
+    #[test]
+    fn a_mistake_in_the_users_file_names_that_file_with_line_and_column() {
+        for (text, place, expected) in [
+            ("defualt = \"tiny\"".to_owned(), "line 1, column 1", "unknown field `defualt`"),
+            ("\ndefault = \"huge\"".to_owned(), "line 2, column 11", "is no model's name"),
+            (model("name = \"a\"\naliases = [\"tiny\"]"), "line 3, column 12", "comes with taper"),
+            (model("name = \"a\"") + &model("name = \"a\""), "line 12, column 8", "already the name"),
+            ("[[model]]\nname = 3".to_owned(), "line 2, column 8", "invalid type"),
+        ] {
+            let error = over(&text).unwrap_err().to_string();
+            assert!(
+                error.contains(expected) && error.ends_with(&format!("\n  in /etc/mine.toml, {place}")),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_model_in_shards_is_its_index_and_its_files() {
+        let shards = "{ name = \"model.safetensors.index.json\" }, { name = \"model-1.safetensors\" }";
+        Manifest::parse(&VALID.replace("{ name = \"model.safetensors\" }", shards), "a").unwrap();
     }
 
     #[test]

@@ -1,0 +1,81 @@
+//! The flags of `taper models`.
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Clone, Args)]
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    pub command: ModelsCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum ModelsCommand {
+    /// List the models known by name, and what of them is on this machine
+    List(ListArgs),
+    /// Fetch a model, and print where it is
+    Pull(PullArgs),
+    /// Show a model's files, licence and sources; of a GGUF file also what is in it
+    Show(ShowArgs),
+    /// Remove a fetched model from this machine
+    Rm(RmArgs),
+    /// Read models again and compare them with their known hashes
+    Verify(VerifyArgs),
+}
+
+/// What all of them take.
+#[derive(Debug, Clone, Args)]
+pub struct OutputArgs {
+    /// Print one JSON value instead of text
+    #[arg(long, hide_env_values = true, env = "TAPER_JSON", value_parser = FalseyValueParser::new())]
+    pub json: bool,
+    /// Only results and errors
+    #[arg(short, long, hide_env_values = true, env = "TAPER_QUIET", value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PullArgs {
+    /// A name that `taper models list` shows
+    pub name: String,
+    /// Never touch the network: succeed only if the model is there already
+    #[arg(long, hide_env_values = true, env = "TAPER_OFFLINE", value_parser = FalseyValueParser::new())]
+    pub offline: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    /// A name that `taper models list` shows, a .gguf file, or a folder with safetensors
+    #[arg(value_name = "NAME|PATH")]
+    pub name: String,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RmArgs {
+    /// A name that `taper models list` shows
+    pub name: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// A name that `taper models list` shows, or a .gguf file; all models on this machine when there is none
+    #[arg(value_name = "NAME|PATH")]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}

@@ -1,0 +1,136 @@
+//! `taper models`: what there is by name, and what of it is on this machine.
+//!
+//! Results go to standard output, as text or (`--json`) as one JSON value; progress and questions go to standard error.
+
+mod pull;
+mod rm;
+mod show;
+mod verify;
+
+use serde_json::{Value, json};
+
+use crate::cli::{ListArgs, ModelsArgs, ModelsCommand, OutputArgs};
+use crate::config::{self, Dirs};
+use crate::error::Result;
+use crate::registry::local::{self, Local};
+use crate::registry::manifest::{Model, Source};
+use crate::registry::{FileKind, Manifest, ModelKind, resolve};
+use crate::terminal::interrupt::Interrupt;
+use crate::terminal::log;
+use crate::terminal::progress::{Mode, megabytes};
+use crate::terminal::render::Answer;
+
+pub(super) fn run(args: &ModelsArgs) -> Result<()> {
+    match &args.command {
+        ModelsCommand::List(args) => list(args, &Registry::start(&args.output)?),
+        ModelsCommand::Pull(args) => pull::run(args, &Registry::start(&args.output)?),
+        ModelsCommand::Show(args) => show::run(args, &Registry::start(&args.output)?),
+        ModelsCommand::Rm(args) => rm::run(args, &Registry::start(&args.output)?),
+        ModelsCommand::Verify(args) => verify::run(args, &Registry::start(&args.output)?),
+    }
+}
+
+/// What each of the commands works on.
+struct Registry {
+    dirs: Dirs,
+    manifest: Manifest,
+    progress: Mode,
+    _interrupt: Interrupt,
+}
+
+impl Registry {
+    fn start(output: &OutputArgs) -> Result<Self> {
+        log::init(output.quiet, 0);
+        let interrupt = Interrupt::listen()?;
+        let dirs = Dirs::from_env(config::process_env)?;
+        let manifest = Manifest::load(&dirs)?;
+        Ok(Self { dirs, manifest, progress: Mode::for_stderr(output.quiet), _interrupt: interrupt })
+    }
+
+    /// What a user names: a model of the registry, or a path.
+    fn named(&self, spec: &str) -> Result<Named<'_>> {
+        if resolve::is_path(spec) {
+            let files = resolve::at_path(spec.as_ref())?;
+            return Ok(Named::Path(files.name, local::own(files.kind)?));
+        }
+        let model = self.manifest.find(spec).ok_or_else(|| resolve::unknown(&self.manifest, spec))?;
+        Ok(Named::Model(model, local::look(model, &self.dirs)))
+    }
+}
+
+enum Named<'m> {
+    Model(&'m Model, Option<Local>),
+    /// A name for it, and its files.
+    Path(String, Local),
+}
+
+fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
+    let models = registry.manifest.models().iter().map(|model| (model, local::look(model, &registry.dirs)));
+    let mut answer = Answer::new();
+    if args.output.json {
+        let models: Vec<Value> =
+            models.map(|(model, local)| summary(model, local.as_ref(), &registry.manifest)).collect();
+        return answer.line(&Value::from(models).to_string());
+    }
+    let rows = models.map(|(model, local)| {
+        let default = if model.name == registry.manifest.default_model() { " (default)" } else { "" };
+        let here = match local.filter(Local::is_there) {
+            Some(local) if local.is_whole() => megabytes(local.bytes()),
+            Some(_) => "incomplete".to_owned(),
+            None => "no".to_owned(),
+        };
+        [format!("{}{default}", model.name), here, model.licence.clone(), model.description.clone()]
+    });
+    let head = ["NAME", "HERE", "LICENCE", "DESCRIPTION"].map(str::to_owned);
+    answer.push(&table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
+}
+
+/// The model as JSON; `show` says more.
+fn summary(model: &Model, local: Option<&Local>, manifest: &Manifest) -> Value {
+    let whole = local.filter(|local| local.is_whole());
+    json!({
+        "name": model.name,
+        "aliases": model.aliases,
+        "default": model.name == manifest.default_model(),
+        "kind": if model.kind == ModelKind::Chat { "chat" } else { "embedder" },
+        "description": model.description,
+        "licence": model.licence,
+        "sources": model.sources.iter().map(source_name).collect::<Vec<_>>(),
+        "installed": whole.is_some(),
+        "path": whole.map(|local| path_text(&local.kind)),
+        "bytes": whole.map(Local::bytes),
+    })
+}
+
+fn source_name(source: &Source) -> String {
+    match source {
+        Source::Wheel(wheel) => format!("Python wheel {} {}", wheel.package, wheel.version),
+        Source::Hub(hub) => format!("hf:{} ({}{})", hub.repo, hub.revision, if hub.gated { ", gated" } else { "" }),
+    }
+}
+
+fn path_text(kind: &FileKind) -> String {
+    kind.path().display().to_string()
+}
+
+/// Columns as wide as their widest cell, the last as it is.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_do_not_end_in_blanks() {
+        let row = |a: &str, b: &str| [a.to_owned(), b.to_owned()];
+        assert_eq!(table(&[row("name", "x"), row("é", ""), row("longer", "y")]), "name    x\né\nlonger  y\n");
+    }
+}

@@ -1,0 +1,163 @@
+//! `taper models show`: where a model comes from, where it lies, and what a GGUF file of it holds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Named, Registry, path_text, source_name, summary, table};
+use crate::cli::ShowArgs;
+use crate::error::Result;
+use crate::format::DType;
+use crate::format::gguf::Gguf;
+use crate::registry::FileKind;
+use crate::registry::local::{Local, LocalFile};
+use crate::registry::manifest::{Model, Source};
+use crate::terminal::progress::megabytes;
+use crate::terminal::render::Answer;
+
+pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
+    let named = registry.named(&args.name)?;
+    let local = match &named {
+        Named::Model(_, local) => local.as_ref().filter(|local| local.is_whole()),
+        Named::Path(_, local) => Some(local),
+    };
+    let gguf = match local.map(|local| &local.kind) {
+        Some(FileKind::Gguf(path)) => Some(Contents::read(path)?),
+        _ => None,
+    };
+    let mut answer = Answer::new();
+    if args.output.json {
+        let mut shown = match &named {
+            Named::Model(model, _) => summary(model, local, &registry.manifest),
+            Named::Path(name, local) => {
+                let licence = gguf.as_ref().and_then(|gguf| gguf.licence.clone());
+                json!({ "name": name, "licence": licence, "path": path_text(&local.kind), "bytes": local.bytes() })
+            }
+        };
+        if let Named::Model(model, _) = &named {
+            shown["sources"] = model.sources.iter().map(source_json).collect();
+        }
+        shown["files"] = local.map_or(Value::Null, |local| local.files.iter().map(file_json).collect());
+        shown["gguf"] = gguf.as_ref().map_or(Value::Null, Contents::json);
+        return answer.line(&shown.to_string());
+    }
+    let mut text = match &named {
+        Named::Model(model, _) => model_text(model, local),
+        Named::Path(name, local) => format!("{name}\n\n{}", local_text(local)),
+    };
+    if let Some(gguf) = &gguf {
+        text += &gguf.text();
+    }
+    answer.push(&text)
+}
+
+fn model_text(model: &Model, local: Option<&Local>) -> String {
+    let mut text = format!("{}\n{}\n\n", model.names().collect::<Vec<_>>().join(", "), model.description);
+    text += &format!("licence     {}\nkind        {}\n", model.licence, model.kind);
+    text += &local.map_or_else(
+        || format!("path        not on this machine; `taper models pull {}` fetches it\n", model.name),
+        local_text,
+    );
+    text += "\nsources, the preferred first\n";
+    for source in &model.sources {
+        text += &format!("  {}\n", source_name(source));
+        for (name, bytes, sha256) in source_files(source) {
+            text += &format!("    {name}");
+            text += &bytes.map_or_else(String::new, |bytes| format!(", {}", megabytes(bytes)));
+            text += &sha256.map_or_else(|| "\n".to_owned(), |sha256| format!(", SHA-256\n      {sha256}\n"));
+        }
+    }
+    text
+}
+
+fn local_text(local: &Local) -> String {
+    format!("path        {}\nsize        {}\n", path_text(&local.kind), megabytes(local.bytes()))
+}
+
+/// Name, size and hash of a source's files; the last two as far as they are known.
+fn source_files(source: &Source) -> Vec<(&str, Option<u64>, Option<&str>)> {
+    match source {
+        Source::Wheel(wheel) => {
+            wheel.files.iter().map(|f| (f.name.as_str(), Some(f.bytes), Some(f.sha256.as_str()))).collect()
+        }
+        Source::Hub(hub) => hub.files.iter().map(|f| (f.name.as_str(), f.bytes, f.sha256.as_deref())).collect(),
+    }
+}
+
+fn source_json(source: &Source) -> Value {
+    let files: Vec<Value> = source_files(source)
+        .into_iter()
+        .map(|(name, bytes, sha256)| json!({ "name": name, "bytes": bytes, "sha256": sha256 }))
+        .collect();
+    match source {
+        Source::Wheel(wheel) => {
+            json!({ "wheel": wheel.package, "version": wheel.version, "bytes": wheel.bytes, "files": files })
+        }
+        Source::Hub(hub) => {
+            json!({ "hub": hub.repo, "revision": hub.revision, "gated": hub.gated, "files": files })
+        }
+    }
+}
+
+fn file_json(file: &LocalFile) -> Value {
+    json!({ "name": file.name, "path": file.path.display().to_string(), "bytes": file.found, "sha256": file.sha256 })
+}
+
+/// What a GGUF file says of itself. Read here and not by [`crate::model`], so that a model taper cannot run can be
+/// looked at too.
+struct Contents {
+    architecture: Option<String>,
+    licence: Option<String>,
+    layers: Option<u32>,
+    context: Option<u32>,
+    /// Tensors and bytes of each type.
+    types: BTreeMap<DType, (usize, u64)>,
+}
+
+impl Contents {
+    fn read(path: &Path) -> Result<Self> {
+        let gguf = Gguf::open(path)?;
+        let text = |key: &str| gguf.metadata.str(key).ok().flatten().map(str::to_owned);
+        let architecture = text("general.architecture");
+        let number = |key: &str| {
+            let key = format!("{}.{key}", architecture.as_deref()?);
+            gguf.metadata.u32(&key).ok().flatten()
+        };
+        let mut types = BTreeMap::new();
+        for tensor in &gguf.tensors {
+            let (count, bytes) = types.entry(tensor.dtype).or_insert((0, 0));
+            *count += 1;
+            *bytes += tensor.bytes.len() as u64;
+        }
+        let (layers, context) = (number("block_count"), number("context_length"));
+        Ok(Self { licence: text("general.license"), layers, context, types, architecture })
+    }
+
+    fn json(&self) -> Value {
+        let tensors: Vec<Value> = self
+            .types
+            .iter()
+            .map(|(dtype, (count, bytes))| json!({ "type": dtype.name(), "tensors": count, "bytes": bytes }))
+            .collect();
+        json!({ "architecture": self.architecture, "licence": self.licence, "layers": self.layers,
+            "context": self.context, "tensors": tensors })
+    }
+
+    fn text(&self) -> String {
+        let or_not = |number: Option<u32>| number.map_or_else(|| "not said".to_owned(), |n| n.to_string());
+        let row = |dtype: &DType, count: usize, bytes: u64| {
+            let tensors = if count == 1 { "tensor" } else { "tensors" };
+            [format!("  {dtype}"), format!("{count} {tensors}"), megabytes(bytes)]
+        };
+        let rows: Vec<_> = self.types.iter().map(|(dtype, (count, bytes))| row(dtype, *count, *bytes)).collect();
+        format!(
+            "\nthe file says\n  architecture  {}\n  layers        {}\n  context       {}\n  licence       {}\ntensors\n{}",
+            self.architecture.as_deref().unwrap_or("not said"),
+            or_not(self.layers),
+            or_not(self.context),
+            self.licence.as_deref().unwrap_or("not said"),
+            table(&rows)
+        )
+    }
+}

@@ -1,0 +1,107 @@
+//! `taper models verify`: reads models again and compares them with their hashes.
+
+use serde_json::{Value, json};
+
+use super::{Named, Registry};
+use crate::cli::VerifyArgs;
+use crate::error::{Error, Kind, Result};
+use crate::registry::local::{self, Local, LocalFile, Verdict};
+use crate::terminal::log;
+use crate::terminal::progress::Progress;
+use crate::terminal::render::Answer;
+
+pub(super) fn run(args: &VerifyArgs, registry: &Registry) -> Result<()> {
+    let models = match &args.name {
+        Some(name) => vec![one(name, registry)?],
+        None => all(registry),
+    };
+    if models.is_empty() {
+        log::note("no model is on this machine");
+    }
+    let mut answer = Answer::new();
+    let mut report = Vec::new();
+    let mut bad = Vec::new();
+    for (name, local) in &models {
+        for file in &local.files {
+            let result = check(file, registry)?;
+            if !args.output.json {
+                answer.push(&format!("{name}  {}  {}\n", file.name, result.text()))?;
+            }
+            report.push(result.json(name, file));
+            if let Outcome::Damaged(_) | Outcome::Missing = result {
+                bad.push((name, file));
+            }
+        }
+    }
+    if args.output.json {
+        answer.line(&json!({ "ok": bad.is_empty(), "files": report }).to_string())?;
+    }
+    match bad.first() {
+        None => Ok(()),
+        Some((name, file)) => Err(Error::model(format!("{name} is not what it should be"))
+            .in_file(&file.path)
+            .help(format!("fetch it again: taper models rm -y {name} && taper models pull {name}"))),
+    }
+}
+
+fn one(name: &str, registry: &Registry) -> Result<(String, Local)> {
+    match registry.named(name)? {
+        Named::Path(name, local) => Ok((name, local)),
+        Named::Model(model, Some(local)) if local.is_there() => Ok((model.name.clone(), local)),
+        Named::Model(model, _) => Err(Error::model(format!("{} is not on this machine", model.name))
+            .help(format!("fetch it: taper models pull {}", model.name))),
+    }
+}
+
+fn all(registry: &Registry) -> Vec<(String, Local)> {
+    let there = registry.manifest.models().iter().filter_map(|model| {
+        let local = local::look(model, &registry.dirs)?;
+        local.is_there().then(|| (model.name.clone(), local))
+    });
+    there.collect()
+}
+
+enum Outcome {
+    Good,
+    NothingKnown,
+    Missing,
+    Damaged(String),
+}
+
+fn check(file: &LocalFile, registry: &Registry) -> Result<Outcome> {
+    let Some(found) = file.found else { return Ok(Outcome::Missing) };
+    if file.sha256.is_none() {
+        return Ok(Outcome::NothingKnown);
+    }
+    let progress = Progress::new(registry.progress, &format!("reading {}", file.name), found);
+    match file.verify(|bytes| progress.set(bytes)) {
+        Ok(verdict) => {
+            progress.finish();
+            Ok(if verdict == Verdict::Good { Outcome::Good } else { Outcome::NothingKnown })
+        }
+        Err(e) if e.kind() == Kind::Model => Ok(Outcome::Damaged(e.what().to_owned())),
+        Err(e) => Err(e),
+    }
+}
+
+impl Outcome {
+    fn text(&self) -> String {
+        match self {
+            Self::Good => "good".to_owned(),
+            Self::NothingKnown => "there is no known hash to compare it with".to_owned(),
+            Self::Missing => "missing".to_owned(),
+            Self::Damaged(why) => format!("damaged: {why}"),
+        }
+    }
+
+    fn json(&self, model: &str, file: &LocalFile) -> Value {
+        let (status, why) = match self {
+            Self::Good => ("good", None),
+            Self::NothingKnown => ("unknown", None),
+            Self::Missing => ("missing", None),
+            Self::Damaged(why) => ("damaged", Some(why)),
+        };
+        json!({ "model": model, "name": file.name, "path": file.path.display().to_string(), "bytes": file.found,
+            "status": status, "why": why })
+    }
+}

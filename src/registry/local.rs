@@ -1,0 +1,118 @@
+//! What of a model lies on this machine, file by file: the view that `taper models` lists, shows, verifies and removes.
+
+use std::path::{Path, PathBuf};
+
+use super::manifest::{Model, Wheel};
+use super::resolve::{FileKind, is_gguf};
+use super::store::{self, Store};
+use crate::config::Dirs;
+use crate::error::Result;
+
+/// One file of a model, there or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalFile {
+    /// Its path below the model's folder.
+    pub name: String,
+    pub path: PathBuf,
+    /// Its size on the disk; `None` when it is not there.
+    pub found: Option<u64>,
+    /// The size it should have, where that is known.
+    pub bytes: Option<u64>,
+    /// Its SHA-256, where that is known.
+    pub sha256: Option<String>,
+}
+
+impl LocalFile {
+    /// A file that should lie at `path`.
+    fn expected(name: &str, path: PathBuf, bytes: Option<u64>, sha256: Option<String>) -> Self {
+        let found = path.metadata().ok().filter(std::fs::Metadata::is_file).map(|found| found.len());
+        Self { name: name.to_owned(), path, found, bytes, sha256 }
+    }
+
+    /// Whether it is there, as long as it should be.
+    pub fn is_whole(&self) -> bool {
+        self.found.is_some_and(|found| self.bytes.is_none_or(|bytes| bytes == found))
+    }
+
+    /// Reads it and compares it with what is known of it. `progress` is told the bytes read so far.
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::error::Kind::Model) with both values when it differs; otherwise why it cannot be read.
+    pub fn verify(&self, progress: impl FnMut(u64)) -> Result<Verdict> {
+        let (Some(sha256), Some(found)) = (&self.sha256, self.found) else { return Ok(Verdict::NothingKnown) };
+        store::verify_file(&self.path, self.bytes.unwrap_or(found), sha256, progress)?;
+        Ok(Verdict::Good)
+    }
+}
+
+/// What reading a file again showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Good,
+    /// There is no hash to compare with.
+    NothingKnown,
+}
+
+/// A model's files on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// Its GGUF file, or its folder.
+    pub kind: FileKind,
+    pub files: Vec<LocalFile>,
+}
+
+impl Local {
+    /// Whether every file is there in its size.
+    pub fn is_whole(&self) -> bool {
+        !self.files.is_empty() && self.files.iter().all(LocalFile::is_whole)
+    }
+
+    /// Whether anything of it is there.
+    pub fn is_there(&self) -> bool {
+        self.files.iter().any(|file| file.found.is_some())
+    }
+
+    /// Bytes on the disk.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().filter_map(|file| file.found).fold(0, u64::saturating_add)
+    }
+}
+
+/// Looks for the files of `model`, and reads none. `None` when it has no source whose files this version keeps.
+pub fn look(model: &Model, dirs: &Dirs) -> Option<Local> {
+    let folder = Store::new(dirs).folder(model);
+    model.wheel().map(|wheel| in_store(wheel, &folder))
+}
+
+fn in_store(wheel: &Wheel, folder: &Path) -> Local {
+    let file = |file: &super::manifest::WheelFile| {
+        LocalFile::expected(&file.name, folder.join(&file.name), Some(file.bytes), Some(file.sha256.clone()))
+    };
+    let kind = match wheel.files.iter().find(|file| is_gguf(file.name.as_ref())) {
+        Some(gguf) => FileKind::Gguf(folder.join(&gguf.name)),
+        None => FileKind::Folder(folder.to_owned()),
+    };
+    Local { kind, files: wheel.files.iter().map(file).collect() }
+}
+
+/// A file or folder of the user's own: nothing is known that it could be compared with.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn own(kind: FileKind) -> Result<Local> {
+    let file = |path: &Path| {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        LocalFile::expected(&name, path.to_owned(), None, None)
+    };
+    let mut files = match &kind {
+        FileKind::Gguf(path) => vec![file(path)],
+        FileKind::Folder(folder) => std::fs::read_dir(folder)
+            .map_err(|e| crate::error::Error::io("read the model's folder", folder, e))?
+            .flatten()
+            .map(|entry| file(&entry.path()))
+            .filter(|file| file.found.is_some())
+            .collect(),
+    };
+    files.sort_by(|a: &LocalFile, b| a.name.cmp(&b.name));
+    Ok(Local { kind, files })
+}
