@@ -115,6 +115,10 @@ fn missing_misshapen_and_unknown_tensors_are_refused() {
         ))),
         "tensor `blk.0.attn_q_norm.weight` is not part of a Llama"
     );
+    assert_eq!(
+        refused(&with_tensors(|t| drop(t.tensors.insert("blk.2.ffn_norm.weight".into(), (vec![36], vec![1.0; 36]))))),
+        "tensor `blk.2.ffn_norm.weight` belongs to no layer: the model has 2"
+    );
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Output {
             self.release_all(events);
             return true;
         }
-        let safe = self.held.len() - self.longest_beginning();
+        let safe = if stops { self.held.len() - self.longest_beginning() } else { self.held.len() };
         // A token whose last character is still incomplete waits, so that the rest has a token to go out with.
         let waiting = usize::from(self.detokenizer.is_pending());
         self.release(safe, waiting, events);
@@ -109,6 +109,19 @@ mod tests {
     fn a_stop_string_across_tokens_never_shows() {
         assert_eq!(run(&["END"], &[b"a E", b"N", b"D b"]), (vec!["a ".into(), String::new(), String::new()], true));
         assert_eq!(run(&["END"], &[b"a E", b"N", b"X"]), (vec!["a E".into(), "N".into(), "X".into()], false));
+    }
+
+    #[test]
+    fn a_stop_string_from_before_it_counts_is_given_out_and_forgotten() {
+        let mut output = Output::new(&["END".into()]);
+        let mut events = Vec::new();
+        assert!(!output.push(0, b"aEND", false, &mut events));
+        assert!(!output.push(1, b"bEN", false, &mut events));
+        assert!(!output.push(2, b"D", true, &mut events));
+        assert!(output.push(3, b"cEND", true, &mut events));
+        let text: String =
+            events.iter().map(|e| if let Event::Token { text, .. } = e { text.as_str() } else { "" }).collect();
+        assert_eq!(text, "aENDbENDc");
     }
 
     #[test]

@@ -17,6 +17,9 @@ impl Engine {
         from: usize,
         mut each: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
+        if self.has_unfinished() {
+            return Err(Error::runtime("a text cannot be scored while requests are running"));
+        }
         let mut table = Table::default();
         if tokens.len() > self.limits().context || !self.scheduler.blocks.grow(&mut table, tokens.len()) {
             let (n, context) = (tokens.len(), self.limits().context);

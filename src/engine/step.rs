@@ -33,6 +33,10 @@ impl Engine {
     /// An empty prompt, or one that leaves no room for an answer in the context: it is refused, never cut.
     pub fn add_request(&mut self, request: Request) -> Result<RequestId> {
         request.sampling.check()?;
+        let vocab = self.backend.config().vocab;
+        if let Some((id, _)) = request.sampling.logit_bias.iter().find(|(id, _)| *id as usize >= vocab) {
+            return Err(Error::usage(format!("a logit bias is for token {id}; the model has {vocab} tokens")));
+        }
         if request.prompt.is_empty() {
             return Err(Error::usage("the prompt is empty").help("give some text with -p, or on standard input"));
         }

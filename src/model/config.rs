@@ -116,6 +116,15 @@ impl Config {
         if json.hidden_act != "silu" {
             return Err(Error::model(format!("hidden_act `{}` is not supported (supported: silu)", json.hidden_act)));
         }
+        if json.partial_rotary_factor.is_some_and(|part| part != 1.0) {
+            return Err(Error::model("partial_rotary_factor is not supported: Llamas turn whole heads"));
+        }
+        if json.quantization_config.is_some() {
+            return Err(Error::model(
+                "quantization_config is not supported: the folder's weights are already quantized",
+            )
+            .help("take the model as GGUF, or its original in f16 or bf16"));
+        }
         let heads = json.num_attention_heads;
         let (base, scaling) = json.rope()?;
         let config = Self {
@@ -129,7 +138,7 @@ impl Config {
             context: json.max_position_embeddings,
             rms_eps: json.rms_norm_eps,
             rope: Rope { base, scaling },
-            window: json.sliding_window.filter(|_| json.model_type == "mistral"),
+            window: json.sliding_window.filter(|n| *n > 0 && json.model_type == "mistral"),
         };
         config.check()?;
         Ok(config)
@@ -212,6 +221,8 @@ struct JsonConfig {
     sliding_window: Option<usize>,
     #[serde(default)]
     mlp_bias: bool,
+    partial_rotary_factor: Option<f32>,
+    quantization_config: Option<serde::de::IgnoredAny>,
     #[serde(default = "default_act")]
     hidden_act: String,
 }
@@ -243,6 +254,7 @@ impl JsonConfig {
         let need =
             |value: Option<f32>, name: &str| value.ok_or_else(|| Error::model(format!("rope_scaling lacks `{name}`")));
         let scaling = match s.rope_type.as_deref() {
+            None if s.factor.is_some() => return Err(unsupported_scaling("(none named)")),
             None | Some("default") => Scaling::None,
             Some("linear") => Scaling::Linear { factor: need(s.factor, "factor")? },
             Some("llama3") => Scaling::Llama3 {
@@ -299,6 +311,18 @@ mod tests {
             "RoPE scaling `yarn` is not supported (supported: linear, llama3)"
         );
         assert_eq!(what(r#","hidden_act":"gelu""#), "hidden_act `gelu` is not supported (supported: silu)");
+        assert_eq!(
+            what(r#","rope_scaling":{"factor":2.0,"type":null}"#),
+            "RoPE scaling `(none named)` is not supported (supported: linear, llama3)"
+        );
+        assert_eq!(
+            what(r#","partial_rotary_factor":0.5"#),
+            "partial_rotary_factor is not supported: Llamas turn whole heads"
+        );
+        assert_eq!(
+            what(r#","quantization_config":{"bits":4}"#),
+            "quantization_config is not supported: the folder's weights are already quantized"
+        );
         assert_eq!(what(r#","mlp_bias":true"#), "mlp_bias is not supported: no released Llama has it");
         assert_eq!(what(r#","head_dim":15"#), "head size 15 is odd; rotary embedding needs pairs");
         assert_eq!(
@@ -327,5 +351,6 @@ mod tests {
         assert_eq!(parse(r#","sliding_window":32"#).unwrap().window, None);
         let mistral = TINY.replace("\"llama\"", "\"mistral\"").replace("EXTRA", r#","sliding_window":32"#);
         assert_eq!(Config::parse_json(&mistral).unwrap().window, Some(32));
+        assert_eq!(Config::parse_json(&mistral.replace(":32}", ":0}")).unwrap().window, None);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An unknown tensor (a bias, a second norm) means another model: running on without it would give a fast wrong answer.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::config::Config;
 use crate::error::{Error, Result};
@@ -39,7 +39,7 @@ pub fn check(config: &Config, weights: &Weights) -> Result<Extras> {
         qkv_bias: weights.contains("blk.0.attn_q.bias"),
         rope_factors: weights.contains(ROPE_FACTORS),
     };
-    let expected: HashMap<String, Vec<usize>> = shapes(config, extras).into_iter().collect();
+    let expected: BTreeMap<String, Vec<usize>> = shapes(config, extras).into_iter().collect();
     for (name, shape) in &expected {
         let info = weights.info(name)?;
         if info.shape != *shape {
@@ -48,11 +48,24 @@ pub fn check(config: &Config, weights: &Weights) -> Result<Extras> {
         }
     }
     if let Some(unknown) = weights.names().find(|n| !expected.contains_key(*n)) {
+        if layer_of(unknown).is_some_and(|layer| layer >= config.layers) {
+            return Err(Error::model(format!(
+                "tensor `{unknown}` belongs to no layer: the model has {}",
+                config.layers
+            ))
+            .in_file(weights.path())
+            .help("the file is damaged: download it again"));
+        }
         return Err(Error::model(format!("tensor `{unknown}` is not part of a Llama"))
             .in_file(weights.path())
             .help("ignoring it would give wrong answers: this model needs another architecture"));
     }
     Ok(extras)
+}
+
+/// The layer whose tensor this is.
+fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
 /// Every tensor of a model and its shape, row-major.

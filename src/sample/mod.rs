@@ -74,8 +74,8 @@ impl Sampling {
                 return Err(Error::usage(format!("--{name} is {value}; {low} to {high} is possible")));
             }
         }
-        if self.logit_bias.iter().any(|(_, bias)| bias.is_nan()) {
-            return Err(Error::usage("a logit bias is not a number"));
+        if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| bias.is_nan() || *bias == f32::INFINITY) {
+            return Err(Error::usage(format!("the logit bias of token {id} is {bias}; it must be a number or -inf")));
         }
         Ok(())
     }
@@ -115,10 +115,10 @@ impl Draw<'_> {
             }
         }
         penalties::apply(&mut candidates, s, self.history);
-        candidates.retain(|c| c.logit > f32::NEG_INFINITY && !self.banned.contains(&c.id)); // drops NaN as well
+        candidates.retain(|c| c.logit.is_finite() && !self.banned.contains(&c.id));
         if candidates.is_empty() {
             return Err(Error::runtime("the model gave no usable logits (all are NaN or forbidden)")
-                .help("the weights may be damaged; try another file or --device reference"));
+                .help("the weights may be damaged: download the model again"));
         }
         if s.temperature <= 0.0 {
             return Ok(filters::likeliest(&candidates).id);

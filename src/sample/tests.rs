@@ -105,7 +105,7 @@ fn bias_and_bans_forbid_tokens() {
 fn broken_logits_are_an_error_not_a_token() {
     let s = Sampling::greedy();
     let d = Draw { sampling: &s, history: &[], index: 0, banned: &[] };
-    assert_eq!(d.token(&[f32::NAN, 1.0]).unwrap(), 1);
+    assert_eq!(d.token(&[f32::NAN, 1.0, f32::INFINITY]).unwrap(), 1);
     let e = d.token(&[f32::NAN, f32::NAN]).unwrap_err();
     assert_eq!(e.what(), "the model gave no usable logits (all are NaN or forbidden)");
 }
@@ -124,6 +124,10 @@ fn values_out_of_range_are_named_as_on_the_command_line() {
     let what = |s: Sampling| s.check().unwrap_err().what().to_owned();
     assert_eq!(what(Sampling { temperature: f32::NAN, ..plain() }), "--temp is NaN; 0 to 1000 is possible");
     assert_eq!(what(Sampling { top_p: 1.5, ..plain() }), "--top-p is 1.5; 0 to 1 is possible");
+    assert_eq!(
+        what(Sampling { logit_bias: vec![(5, f32::INFINITY)], ..plain() }),
+        "the logit bias of token 5 is inf; it must be a number or -inf"
+    );
     assert_eq!(what(Sampling { repeat_penalty: 0.0, ..plain() }), "--repeat-penalty is 0; 0.001 to 1000 is possible");
 }
 

@@ -4,8 +4,8 @@
 //! `raise_exception`, `strftime_now`, loop controls and Python's string and dictionary methods. What it may not: run
 //! for ever, recurse without end, write more than [`MAX_OUTPUT`].
 //!
-//! One thing is not bounded, because minijinja has no hook for it: a hostile template can still fill the memory by
-//! doubling a string in a variable.
+//! One thing is not bounded, because minijinja has no hook for it: what a single step costs. A hostile template can still
+//! fill the memory, or take very long, by doubling a string or a list in a variable.
 
 use std::fmt::Write as _;
 use std::io;
@@ -19,8 +19,7 @@ use crate::error::{Error, Result};
 
 /// Bytes that a template may write. The largest contexts are below it.
 const MAX_OUTPUT: usize = 4 << 20;
-/// Steps of minijinja's machine for any conversation, and for each message and each byte of text in it. Real
-/// templates take about 50 a message.
+/// Steps of minijinja's machine for any conversation, and for each message in it. Real templates take about 50 a message.
 const FUEL: u64 = 200_000;
 const FUEL_PER_MESSAGE: u64 = 5_000;
 /// Nested calls. Each takes some KiB of the thread's stack.

@@ -75,7 +75,7 @@ impl Tokenizer {
         self.encode_bytes(text.as_bytes(), specials)
     }
 
-    /// [`Tokenizer::encode`] for bytes that may not be UTF-8 (a file given as a prompt). They are repaired by
+    /// [`Tokenizer::encode`] for bytes that may not be UTF-8 (a text to be measured, a file). They are repaired by
     /// llama.cpp's rules.
     ///
     /// # Errors
