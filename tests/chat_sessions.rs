@@ -125,9 +125,9 @@ fn what_happens_is_added_to_the_file_and_never_taken_from_it() {
     ] {
         say(&mut chat, command);
         if command == "/regen" {
-            next_prompt(&mut chat)
+            next_prompt(&mut chat);
         } else {
-            drop(chat.exp_string(">>> ").unwrap())
+            chat.exp_string(">>> ").unwrap();
         }
         let after = read(&home.session("work"));
         assert!(after.strip_prefix(&before).unwrap().starts_with(event), "{command}: {after}");
