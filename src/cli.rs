@@ -8,8 +8,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::config::{process_env, settings};
 use crate::error::{Error, Result};
 use crate::registry::manifest::DEFAULT_MODEL;
 use crate::sample::Sampling;
@@ -335,8 +336,29 @@ pub enum Shell {
     Fish,
 }
 
+/// The command line of this process: flag, then environment, then the user's settings file, then the default. Help, version
+/// and usage errors end the program here.
+///
+/// # Errors
+/// When the settings file is wrong.
+pub fn parse() -> Result<Cli> {
+    let args = arguments();
+    let unset = Cli::parse_from(&args);
+    let settings = settings::of_user(process_env)?;
+    if settings.is_empty() {
+        let system_named = unset.prompt.system.is_some();
+        return Ok(Cli { prompt: PromptArgs { system_named, ..unset.prompt }, ..unset });
+    }
+    // The benchmark's lengths are no answer's.
+    let except: &[&str] = if unset.bench.bench { &["predict"] } else { &[] };
+    let mut matches = settings.apply(Cli::command(), except).get_matches_from(args);
+    let mut cli = Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|e| e.exit());
+    cli.prompt.system_named = unset.prompt.system.is_some();
+    Ok(cli)
+}
+
 /// The process's arguments with `-sys` spelled out: clap would read it as `-s ys`.
-pub fn arguments() -> Vec<OsString> {
+fn arguments() -> Vec<OsString> {
     spell_out(std::env::args_os())
 }
 
@@ -368,8 +390,6 @@ impl PromptArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn spelled(args: &[&str]) -> Vec<String> {

@@ -2,7 +2,9 @@
 //!
 //! Everything here is a pure function of a look-up from variable name to value, so that tests need not change the
 //! environment of the process they share. [`process_env`] is the look-up that the program uses. (Flags that also
-//! have an environment name are clap's; see `cli`.)
+//! have an environment name are clap's; see `cli`. What the user wrote down for good is in [`settings`].)
+
+pub mod settings;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

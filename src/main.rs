@@ -2,15 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use taper::cli::{self, Cli};
+use taper::cli;
 use taper::commands;
 use taper::error::Kind;
 use taper::terminal::log;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(cli::arguments());
-    match commands::run(&cli) {
+    match cli::parse().and_then(|cli| commands::run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             match e.kind() {

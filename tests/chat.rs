@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::pty::{Home, ends_well, next_prompt, say};
+use common::pty::{Home, brings, ends_well, ends_with, keys, next_prompt, say, start};
 
 #[test]
 fn it_answers_remembers_and_leaves_with_ctrl_d() {
@@ -108,6 +108,107 @@ fn a_question_that_does_not_fit_is_refused_and_the_chat_goes_on() {
     chat.exp_string("/clear the whole conversation").unwrap();
     chat.exp_string(">>> ").unwrap();
     say(&mut chat, "Say hi.");
+    next_prompt(&mut chat);
+    chat.send_control('d').unwrap();
+    ends_well(&mut chat);
+}
+
+#[test]
+fn pasted_lines_are_one_message() {
+    let home = Home::new();
+    let mut chat = home.chat(&["-n", "24", "--session", "work"]);
+    keys(&mut chat, "\u{1b}[200~What is the capital\rof France?\u{1b}[201~\r");
+    chat.exp_string("is Paris").unwrap();
+    next_prompt(&mut chat);
+    chat.send_control('d').unwrap();
+    ends_well(&mut chat);
+    let session = std::fs::read_to_string(home.session("work")).unwrap();
+    assert!(session.contains(r#""content":"What is the capital\nof France?""#), "{session}");
+}
+
+#[test]
+fn wide_characters_are_edited_whole_also_after_a_resize() {
+    let home = Home::new();
+    let mut chat = home.chat(&["-n", "1", "--session", "work"]);
+    keys(&mut chat, "漢字👩‍🚀");
+    chat.process_mut().signal("SIGWINCH".parse().unwrap()).unwrap();
+    keys(&mut chat, "\u{7f}\u{1b}[D\u{7f}é\r"); // backspace, left, backspace
+    next_prompt(&mut chat);
+    chat.send_control('d').unwrap();
+    ends_well(&mut chat);
+    let session = std::fs::read_to_string(home.session("work")).unwrap();
+    assert!(session.contains(r#""content":"é字""#), "{session}");
+}
+
+#[test]
+fn tab_completes_commands_and_their_words() {
+    let home = Home::new();
+    let mut chat = home.chat(&[]);
+    keys(&mut chat, "/sh\tte\t\r");
+    chat.exp_string("chat template:").unwrap();
+    chat.exp_string(">>> ").unwrap();
+    keys(&mut chat, "/set mi\t0.25\r");
+    chat.exp_string("min-p is 0.25 now.").unwrap();
+    chat.exp_string(">>> ").unwrap();
+    keys(&mut chat, "/model smol\t");
+    chat.exp_string("smollm2-135m").unwrap();
+    chat.send_control('c').unwrap();
+    chat.exp_string(">>> ").unwrap();
+    chat.send_control('d').unwrap();
+    ends_well(&mut chat);
+}
+
+#[test]
+fn markdown_is_styled_on_a_terminal_and_nowhere_else() {
+    let home = Home::new();
+    let question = ["--temp", "0", "-n", "24", "-p", "Write a Python program that prints hello."];
+    let bold_or_code = "\u{1b}[0;";
+    let mut shown = String::new();
+    for more in [&[][..], &["--color", "never"]] {
+        let mut at_terminal = start(home.taper(&[&question[..], more].concat()));
+        shown += if ends_with(&mut at_terminal, 0).contains(bold_or_code) { "styled " } else { "plain " };
+    }
+    for more in [&[][..], &["--color", "always"]] {
+        let mut piped = home.taper(&[&question[..], more].concat());
+        let out = String::from_utf8(piped.stdin(std::process::Stdio::null()).output().unwrap().stdout).unwrap();
+        shown += if out.contains(bold_or_code) { "styled " } else { "plain " };
+    }
+    assert_eq!(shown, "styled plain plain styled ");
+}
+
+#[test]
+fn settings_change_and_mistakes_change_nothing() {
+    let home = Home::new();
+    let mut chat = home.chat(&["-n", "24"]);
+    for (command, says) in [
+        ("/set predict 2", "predict is 2 now."),
+        ("/set top-p 2", "--top-p is 2; 0 to 1 is possible"),
+        ("/set tmp 1", "there is no parameter `tmp`"),
+        ("/show settings", "top-p 0.95"),
+        ("/stats", "There is no answer yet."),
+        ("/model /nonexistent/m.gguf", "/nonexistent/m.gguf"),
+        ("/clear it", "/clear takes nothing behind it"),
+    ] {
+        brings(&mut chat, command, says);
+    }
+    say(&mut chat, "What is the capital of France?");
+    next_prompt(&mut chat);
+    brings(&mut chat, "/stats", "2 written");
+    chat.send_control('d').unwrap();
+    ends_well(&mut chat);
+}
+
+#[test]
+fn another_model_takes_the_conversation_over() {
+    let home = Home::new();
+    let copy = home.file("other.gguf");
+    std::fs::copy(common::smollm2(), &copy).unwrap();
+    let mut chat = home.chat(&["-n", "40"]);
+    say(&mut chat, "What is the capital of France?");
+    next_prompt(&mut chat);
+    brings(&mut chat, &format!("/model {}", copy.display()), "other answers from now on, context");
+    say(&mut chat, "Which river flows through it?");
+    chat.exp_string("Seine").unwrap();
     next_prompt(&mut chat);
     chat.send_control('d').unwrap();
     ends_well(&mut chat);

@@ -16,8 +16,11 @@ fn taper() -> Command {
             command.env_remove(name);
         }
     }
-    command.env("TAPER_CACHE_DIR", "/nonexistent/cache").env("TAPER_CONFIG_DIR", "/nonexistent/config");
-    command.env("TAPER_OFFLINE", "1").stdin(Stdio::null());
+    command
+        .env("TAPER_CACHE_DIR", "/nonexistent/cache")
+        .env("TAPER_CONFIG_DIR", "/nonexistent/config")
+        .env("TAPER_OFFLINE", "1")
+        .stdin(Stdio::null());
     command
 }
 

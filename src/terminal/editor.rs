@@ -154,6 +154,7 @@ fn next_words(phrases: &[String], typed: &str) -> (usize, Vec<String>) {
     let fitting = phrases.iter().filter(|phrase| phrase.starts_with(typed) && phrase.len() > typed.len());
     let mut words: Vec<String> =
         fitting.filter_map(|phrase| phrase[start..].split_inclusive(' ').next()).map(str::to_owned).collect();
+    words.sort_unstable();
     words.dedup();
     (start, words)
 }
@@ -178,7 +179,8 @@ mod tests {
 
     #[test]
     fn tab_gives_the_next_word_of_every_phrase_that_fits() {
-        let phrases = ["/set temp ", "/set top-k ", "/show template", "/load über-1"].map(str::to_owned);
+        let phrases =
+            ["/set ", "/show ", "/set temp ", "/set top-k ", "/show template", "/load über-1"].map(str::to_owned);
         let words = |typed: &str| next_words(&phrases, typed);
         assert_eq!(words("/s"), (0, vec!["/set ".into(), "/show ".into()]));
         assert_eq!(words("/set t"), (5, vec!["temp ".into(), "top-k ".into()]));

@@ -24,6 +24,11 @@ impl Home {
         self.0.path().join("data/history")
     }
 
+    /// A file of that name, in a folder of the test's.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
     /// Writes the settings file.
     pub fn settings(&self, text: &str) {
         std::fs::create_dir_all(self.0.path().join("config")).unwrap();
