@@ -34,11 +34,12 @@ pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits) -> MemoryP
     let (rows, context) = (limits.chunk as u64, limits.context as u64);
     // The two phases that hold most: attention (scores, mask and softmax; gathered keys and values) and gate_up (gate, up,
     // silu, product), beside the residual stream, its norm and the logits of one row a sequence.
-    let attention = rows * context * (2 * config.heads as u64 + 1) + 4 * context * config.kv_dim() as u64;
+    // The user names the context: a sum beyond all memory must stay one.
+    let attention = context.saturating_mul(rows * (2 * config.heads as u64 + 1) + 4 * config.kv_dim() as u64);
     let feed_forward = 4 * rows * config.ffn as u64;
     let stream = 4 * rows * config.hidden as u64 + 2 * limits.sequences as u64 * config.vocab as u64;
-    let workspace = (attention.max(feed_forward) + stream) * F32;
-    MemoryPlan { limits, weights, kv: limits.pages as u64 * page, workspace }
+    let workspace = attention.max(feed_forward).saturating_add(stream).saturating_mul(F32);
+    MemoryPlan { limits, weights, kv: (limits.pages as u64).saturating_mul(page), workspace }
 }
 
 /// Sets how many threads candle's matrix products use, by the environment variable that candle reads.
@@ -131,6 +132,9 @@ impl Candle {
             let bias = all.contains_key(&bias).then(|| tensor(&bias)).transpose()?;
             Ok(Linear { weight: tensor(&of_layer(layer, &format!("{part}.weight")))?, bias })
         };
+        // The largest tensors first: while one is read its stored bytes are in memory too, and later there is less room.
+        let embedding = tensor(tensors::EMBEDDING)?;
+        let head = if extras.tied { embedding.clone() } else { tensor(tensors::OUTPUT)? };
         let layers = (0..config.layers).map(|l| {
             Ok(Layer {
                 attn_norm: tensor(&of_layer(l, "attn_norm.weight"))?,
@@ -145,8 +149,6 @@ impl Candle {
             })
         });
         let layers = layers.collect::<Result<Vec<_>>>()?;
-        let embedding = tensor(tensors::EMBEDDING)?;
-        let head = if extras.tied { embedding.clone() } else { tensor(tensors::OUTPUT)? };
         let factors = extras.rope_factors.then(|| weights.f32(tensors::ROPE_FACTORS, &[config.head_dim / 2]));
         let pool_pages = plan.limits.pages;
         let pool = || Tensor::zeros((pool_pages * PAGE, config.kv_dim()), candle_core::DType::F32, &Device::Cpu);

@@ -109,7 +109,7 @@ pub struct Limits {
 impl Limits {
     /// With pages for a full context of every sequence.
     pub fn new(context: usize, sequences: usize, chunk: usize) -> Self {
-        Self { context, sequences, chunk, pages: context.div_ceil(PAGE) * sequences }
+        Self { context, sequences, chunk, pages: context.div_ceil(PAGE).saturating_mul(sequences) }
     }
 }
 
@@ -125,7 +125,7 @@ pub struct MemoryPlan {
 
 impl MemoryPlan {
     pub fn total(&self) -> u64 {
-        self.weights + self.kv + self.workspace
+        self.weights.saturating_add(self.kv).saturating_add(self.workspace)
     }
 }
 

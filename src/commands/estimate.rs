@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::Session;
+use super::{Session, csv};
 use crate::backend::MemoryPlan;
 use crate::cli::{Cli, Format};
 use crate::engine::fit::{available_memory, human_bytes};
@@ -22,12 +22,7 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
     let mut answer = Answer::new();
     match cli.bench.output {
         Format::Json => answer.line(&estimate.json().to_string()),
-        Format::Csv => {
-            let json = estimate.json();
-            let (keys, values): (Vec<_>, Vec<_>) = json.as_object().into_iter().flatten().unzip();
-            answer.line(&keys.into_iter().map(String::as_str).collect::<Vec<_>>().join(","))?;
-            answer.line(&values.iter().map(|v| v.to_string().replace('"', "")).collect::<Vec<_>>().join(","))
-        }
+        Format::Csv => csv::lines(&[estimate.json()]).iter().try_for_each(|line| answer.line(line)),
         Format::Md => estimate.table().iter().try_for_each(|line| answer.line(line)),
     }
 }
@@ -57,7 +52,7 @@ impl Estimate {
     }
 
     fn total(&self) -> u64 {
-        self.plan.total() + self.program
+        self.plan.total().saturating_add(self.program)
     }
 
     /// What is still to be taken against what there is.
@@ -125,7 +120,7 @@ impl Estimate {
     }
 }
 
-/// This process's memory, without the pages of files that it only maps.
+/// This process's memory now.
 fn resident() -> Option<u64> {
     let kib = machine::status("VmRSS")?.strip_suffix("kB")?.trim().parse::<u64>().ok()?;
     Some(kib * 1024)

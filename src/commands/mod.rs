@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod completions;
+mod csv;
 mod doctor;
 mod estimate;
 mod generate;

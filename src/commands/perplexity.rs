@@ -6,7 +6,7 @@
 
 use serde_json::json;
 
-use super::Session;
+use super::{Session, csv};
 use crate::cli::{Format, PerplexityArgs};
 use crate::error::{Error, Result};
 use crate::taper::Taper;
@@ -46,19 +46,8 @@ pub(super) fn run(args: &PerplexityArgs, session: &Session) -> Result<()> {
                 score.stderr
             ))
         }
-        Format::Csv => {
-            answer.line("perplexity,stderr,chunks,tokens")?;
-            answer.line(&format!("{},{},{},{}", score.perplexity, score.stderr, score.chunks, score.tokens))
-        }
-        Format::Json => answer.line(
-            &json!({
-                "perplexity": score.perplexity,
-                "stderr": score.stderr,
-                "chunks": score.chunks,
-                "tokens": score.tokens,
-            })
-            .to_string(),
-        ),
+        Format::Csv => csv::lines(&[score.json()]).iter().try_for_each(|line| answer.line(line)),
+        Format::Json => answer.line(&score.json().to_string()),
     }
 }
 
@@ -69,6 +58,17 @@ struct Score {
     chunks: usize,
     /// How many were scored.
     tokens: usize,
+}
+
+impl Score {
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "perplexity": self.perplexity,
+            "stderr": self.stderr,
+            "chunks": self.chunks,
+            "tokens": self.tokens,
+        })
+    }
 }
 
 fn measure(taper: &mut Taper, tokens: &[u32], window: usize) -> Result<Score> {

@@ -6,9 +6,9 @@
 
 use serde_json::{Value, json};
 
-use super::{CHUNK, DEFAULT_PREDICT, generate, report};
+use super::{CHUNK, DEFAULT_PREDICT, generate};
 use crate::cli::{Cli, Format};
-use crate::commands::Session;
+use crate::commands::{Session, csv};
 use crate::error::{Error, Result};
 use crate::stats::Spread;
 use crate::taper::Taper;
@@ -107,7 +107,7 @@ fn print(format: Format, rows: &[Row], taper: &Taper, threads: usize, predict: u
     let all: Vec<Value> = rows.iter().map(json).collect();
     match format {
         Format::Json => answer.line(&Value::from(all).to_string()),
-        Format::Csv => report::csv(&all).iter().try_for_each(|line| answer.line(line)),
+        Format::Csv => csv::lines(&all).iter().try_for_each(|line| answer.line(line)),
         Format::Md => {
             answer.line(&format!("{}, {}, {threads} threads\n", taper.name(), taper.backend_name()))?;
             answer.line("| prompt | tokens | prefill t/s | answer tokens | decode t/s |")?;

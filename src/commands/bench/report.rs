@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Test, What};
 use crate::cli::Format;
+use crate::commands::csv;
 use crate::engine::fit::human_bytes;
 use crate::error::Result;
 use crate::stats::Spread;
@@ -33,7 +34,7 @@ impl Report<'_> {
                 let all: Vec<Value> = rows.iter().map(|row| self.json(row)).collect();
                 answer.line(&Value::from(all).to_string())
             }
-            Format::Csv => csv(&rows.iter().map(|row| self.json(row)).collect::<Vec<_>>())
+            Format::Csv => csv::lines(&rows.iter().map(|row| self.json(row)).collect::<Vec<_>>())
                 .iter()
                 .try_for_each(|line| answer.line(line)),
             Format::Md => {
@@ -95,44 +96,5 @@ impl Report<'_> {
             )
         }));
         lines
-    }
-}
-
-/// The same keys as JSON's, an inner object's joined to its own by `_`: a header, then a line a row.
-pub(super) fn csv(rows: &[Value]) -> Vec<String> {
-    let flat: Vec<Vec<(String, String)>> = rows.iter().map(flatten).collect();
-    let header = flat.first().map(|row| row.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>().join(","));
-    let line = |row: &Vec<(String, String)>| row.iter().map(|(_, value)| value.clone()).collect::<Vec<_>>().join(",");
-    header.into_iter().chain(flat.iter().map(line)).collect()
-}
-
-fn flatten(row: &Value) -> Vec<(String, String)> {
-    let mut cells = Vec::new();
-    for (key, value) in row.as_object().into_iter().flatten() {
-        match value {
-            Value::Object(_) => {
-                cells.extend(flatten(value).into_iter().map(|(inner, cell)| (format!("{key}_{inner}"), cell)));
-            }
-            Value::String(text) => cells.push((key.clone(), quoted(text))),
-            other => cells.push((key.clone(), other.to_string())),
-        }
-    }
-    cells
-}
-
-/// A text as RFC 4180 wants it.
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn csv_has_jsons_keys_and_quotes_what_would_split() {
-        let row = json!({"model": "a, \"b\"", "n": 3, "rate": {"mean": 1.5, "stddev": 0.0}});
-        assert_eq!(csv(&[row]), ["model,n,rate_mean,rate_stddev", "\"a, \"\"b\"\"\",3,1.5,0.0"]);
-        assert_eq!(csv(&[]), [""; 0]);
     }
 }

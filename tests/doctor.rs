@@ -1,0 +1,107 @@
+//! `taper doctor` and `taper completions`, run by the real binary; completions are sourced in the shells themselves.
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::program::{failed, succeeded, taper};
+use serde_json::Value;
+
+#[test]
+fn doctor_tells_what_the_system_tells() {
+    let cache = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(cache.path().join("models/some-model")).unwrap();
+    std::fs::write(cache.path().join("models/some-model/model.gguf"), vec![0; 1000]).unwrap();
+    let doctor = |args: &[&str]| succeeded(taper().env("TAPER_CACHE_DIR", cache.path()).arg("doctor").args(args));
+    let found: Value = serde_json::from_str(&doctor(&["--json", "-t", "1"])).unwrap();
+    assert_eq!(found["processor"]["cores"], std::thread::available_parallelism().unwrap().get());
+    assert_eq!(found["bandwidth"]["threads"], 1);
+    assert!(found["bandwidth"]["bytes_per_second"].as_f64().unwrap() > 1e8, "{found}");
+    assert_eq!(found["backend"]["name"], "reference");
+    assert_eq!(found["models"][0]["name"], "some-model");
+    assert_eq!(found["models"][0]["bytes"], 1000);
+    assert_eq!(found["folders"][0]["path"], cache.path().to_str().unwrap());
+    if cfg!(target_os = "linux") {
+        let memory = |name: &str| found["memory"][name].as_u64().unwrap();
+        assert!(memory("available") > 0 && memory("available") < memory("total"), "{found}");
+        let online = found["processor"]["online"].as_u64().unwrap();
+        assert!(online >= found["processor"]["cores"].as_u64().unwrap(), "{found}");
+    }
+    let text = doctor(&[]);
+    for word in ["processor ", "features ", "cores ", "memory ", "bandwidth ", "backend ", "some-model (1.0 kB)"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(cache.path().join("bandwidth.json").exists(), "the chat's line can use it");
+}
+
+/// Whether a shell is installed; a test without it says that it did nothing.
+#[expect(clippy::print_stdout, reason = "a test that did nothing says so")]
+fn installed(shell: &str) -> bool {
+    let there = Command::new(shell).args(["-c", "exit 0"]).status().is_ok_and(|status| status.success());
+    if !there {
+        println!("skipped: {shell} is not installed");
+    }
+    there
+}
+
+/// What `script` prints in a shell, with the file of completions as its first argument.
+fn in_shell(shell: &str, script: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("completions");
+    std::fs::write(&file, succeeded(taper().args(["completions", shell]))).unwrap();
+    let mut command = Command::new(shell);
+    if shell == "bash" {
+        command.args(["--norc", "--noprofile"]);
+    }
+    command.args(["-c", script]);
+    if shell != "fish" {
+        command.arg(Path::new(shell)); // the script's name: what follows is $1
+    }
+    let output = command.arg(&file).env("HOME", folder.path()).output().unwrap();
+    assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{shell}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn bash_completes_flags_commands_and_values() {
+    if !installed("bash") {
+        return;
+    }
+    let complete = |words: &str, last: &str, before: &str| {
+        let script = format!(
+            "source \"$1\"; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}}-1)); \
+             _taper taper '{last}' '{before}'; echo \"${{COMPREPLY[@]}}\"; complete -p taper"
+        );
+        in_shell("bash", &script)
+    };
+    let flags = complete("taper --be", "--be", "taper");
+    assert!(flags.starts_with("--bench\n") && flags.contains("-F _taper"), "{flags}");
+    assert!(complete("taper do", "do", "taper").starts_with("doctor\n"));
+    assert!(complete("taper --output ''", "", "--output").starts_with("md json csv\n"));
+}
+
+#[test]
+fn zsh_takes_the_script_and_ties_it_to_the_name() {
+    if installed("zsh") {
+        let script = "autoload -U compinit && compinit -D -u; source \"$1\"; print -r -- $_comps[taper]; print -r -- $functions[_taper]";
+        let text = in_shell("zsh", script);
+        assert!(text.starts_with("_taper\n") && text.contains("--bench[") && text.contains("--ctx-size="), "{text}");
+    }
+}
+
+#[test]
+fn fish_completes_flags_with_their_help() {
+    if installed("fish") {
+        let text = in_shell("fish", "source $argv[1]; complete -C 'taper --ben'; complete -C 'taper doc'");
+        assert!(text.contains("--bench\tMeasure prompt and generation speed") && text.contains("doctor\t"), "{text}");
+    }
+}
+
+#[test]
+fn another_shell_is_refused_with_those_there_are() {
+    let (code, error) = failed(taper().args(["completions", "tcsh"]));
+    assert!(code == 2 && error.contains("bash, zsh, fish"), "{error}");
+}
