@@ -57,12 +57,12 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A name from the registry, a .gguf file, or a folder with safetensors; synth:SHAPE[:TYPE] has random weights
-    /// [default: smollm2-135m, or what your models.toml says]
+    /// A name from the registry, a .gguf file, a folder with safetensors, or hf:USER/REPO[:FILE]; synth:SHAPE[:TYPE] has
+    /// random weights [default: smollm2-135m, or what your models.toml says]
     #[arg(
         short,
         long,
-        value_name = "NAME|PATH",
+        value_name = "NAME|PATH|HF",
         hide_env_values = true,
         env = "TAPER_MODEL",
         default_value = DEFAULT_MODEL,

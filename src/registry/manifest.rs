@@ -175,6 +175,14 @@ impl Model {
         std::iter::once(self.name.as_str()).chain(self.aliases.iter().map(String::as_str))
     }
 
+    /// The source that it is fetched from.
+    ///
+    /// # Panics
+    /// Never for a model of a manifest: one without a source is refused when it is read.
+    pub fn preferred(&self) -> &Source {
+        &self.sources[0]
+    }
+
     /// Its preferred source that is a wheel.
     pub fn wheel(&self) -> Option<&Wheel> {
         self.sources.iter().find_map(|source| if let Source::Wheel(wheel) = source { Some(wheel) } else { None })

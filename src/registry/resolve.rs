@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::download::{self, Fetch};
+use super::hub;
 use super::manifest::{Manifest, Model};
 use crate::config::Dirs;
 use crate::error::{Error, Result};
@@ -40,21 +41,26 @@ impl FileKind {
 /// # Errors
 /// As [`resolve_in`]; also when the user's `models.toml` is not valid and `spec` is a name.
 pub fn resolve(spec: &str, dirs: &Dirs, fetch: &Fetch) -> Result<ModelFiles> {
+    // A mistake in models.toml is no reason to refuse what needs none.
     if is_path(spec) {
-        return at_path(Path::new(spec)); // a mistake in models.toml is no reason to refuse a file
+        return at_path(Path::new(spec));
+    }
+    if let Some(named) = hub::Spec::parse(spec) {
+        return hub::ensure_spec(&named?, fetch);
     }
     resolve_in(&Manifest::load(dirs)?, spec, dirs, fetch)
 }
 
 /// Finds the model that `spec` names, and fetches it if it is one of the manifest's and not there.
 ///
-/// With a path separator or `.gguf` at its end, `spec` is a path; anything else is a name or an alias.
+/// With `hf:` at its beginning, `spec` is a repository of the hub; with a path separator or `.gguf` at its end, a path;
+/// anything else is a name or an alias.
 ///
 /// # Errors
 /// [`Kind::Model`](crate::error::Kind::Model) when there is no such model, it is no model, or it cannot be fetched.
 pub fn resolve_in(manifest: &Manifest, spec: &str, dirs: &Dirs, fetch: &Fetch) -> Result<ModelFiles> {
-    if spec.starts_with("hf:") {
-        return Err(download::hub_not_downloaded(spec));
+    if let Some(named) = hub::Spec::parse(spec) {
+        return hub::ensure_spec(&named?, fetch);
     }
     if is_path(spec) {
         return at_path(Path::new(spec));

@@ -227,7 +227,8 @@ fn copy_hashed(
     Ok(Found { bytes, sha256: hex(&hash.finalize()) })
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// As hashes are written.
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}"); // a String takes everything
         text

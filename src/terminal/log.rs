@@ -19,8 +19,9 @@ pub fn init(quiet: bool, verbose: u8) {
         (false, 1) => "info",
         (false, _) => "debug",
     };
+    // What the hub's client logs as an error, taper tries again, or tells in its own words.
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("error,taper={level}")))
+        .with_env_filter(EnvFilter::new(format!("error,hf_hub=off,taper={level}")))
         .with_writer(Stderr)
         .event_format(Line)
         .finish();

@@ -7,35 +7,58 @@ use serde_json::json;
 use super::{Named, Registry, path_text};
 use crate::cli::RmArgs;
 use crate::error::{Error, Result};
+use crate::registry::hub::{self, cache::Cache};
 use crate::registry::local::Local;
+use crate::registry::manifest::Source;
 use crate::registry::store::Store;
 use crate::terminal::log;
 use crate::terminal::progress::megabytes;
 use crate::terminal::render::Answer;
 
 pub(super) fn run(args: &RmArgs, registry: &Registry) -> Result<()> {
-    let Named::Model(model, local) = registry.named(&args.name)? else {
-        return Err(Error::usage("taper removes only models that it fetched")
-            .at(&args.name)
-            .help("this is a file or folder of yours: delete it yourself"));
+    let named = registry.named(&args.name)?;
+    let (name, local) = match &named {
+        Named::Path(..) => {
+            return Err(Error::usage("taper removes only models that it fetched")
+                .at(&args.name)
+                .help("this is a file or folder of yours: delete it yourself"));
+        }
+        Named::Model(model, local) => (model.name.clone(), Some(local)),
+        Named::Hub(spec, local) => (spec.to_string(), local.as_ref()),
     };
-    let Some(local) = local.filter(Local::is_there) else {
-        return Err(Error::model(format!("{} is not on this machine: there is nothing to remove", model.name)));
+    let Some(local) = local.filter(|local| local.is_there()) else {
+        return Err(Error::model(format!("{name} is not on this machine: there is nothing to remove")));
     };
     let bytes = local.bytes();
-    let question = format!("remove {} ({} in {})?", model.name, megabytes(bytes), path_text(&local.kind));
+    let question = format!("remove {name} ({} in {})?", megabytes(bytes), path_text(&local.kind));
     if !args.yes && !agreed(&question)? {
-        log::note(format_args!("{} stays", model.name));
+        log::note(format_args!("{name} stays"));
         return Ok(());
     }
-    let waiting = || log::note(format_args!("waiting for another taper that is fetching {}", model.name));
-    Store::new(&registry.dirs).lock(model, waiting)?.remove_all()?;
+    remove(&named, local, registry)?;
     let mut answer = Answer::new();
     if args.output.json {
-        answer.line(&json!({ "name": model.name, "path": path_text(&local.kind), "bytes": bytes }).to_string())
+        answer.line(&json!({ "name": name, "path": path_text(&local.kind), "bytes": bytes }).to_string())
     } else {
-        answer.line(&format!("removed {}, {}", model.name, megabytes(bytes)))
+        answer.line(&format!("removed {name}, {}", megabytes(bytes)))
     }
+}
+
+fn remove(named: &Named<'_>, local: &Local, registry: &Registry) -> Result<()> {
+    let (repo, revision) = match named {
+        Named::Model(model, _) => match model.preferred() {
+            Source::Wheel(_) => {
+                let waiting = || log::note(format_args!("waiting for another taper that is fetching {}", model.name));
+                return Store::new(&registry.dirs).lock(model, waiting)?.remove_all();
+            }
+            Source::Hub(hub) => (&hub.repo, hub.revision.as_str()),
+        },
+        Named::Hub(spec, _) => (&spec.repo, hub::REVISION),
+        Named::Path(..) => return Ok(()), // refused above
+    };
+    let cache = Cache::new(&registry.hub_cache, repo);
+    let names: Vec<String> = local.files.iter().map(|file| file.name.clone()).collect();
+    cache.snapshot(revision).map_or(Ok(()), |snapshot| cache.remove(&snapshot, &names))
 }
 
 /// Asks on the terminal; anything but yes is no.

@@ -19,8 +19,9 @@ use crate::terminal::render::Answer;
 pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
     let named = registry.named(&args.name)?;
     let local = match &named {
-        Named::Model(_, local) => local.as_ref().filter(|local| local.is_whole()),
+        Named::Model(_, local) => Some(local).filter(|local| local.is_whole()),
         Named::Path(_, local) => Some(local),
+        Named::Hub(_, local) => local.as_ref(),
     };
     let gguf = match local.map(|local| &local.kind) {
         Some(FileKind::Gguf(path)) => Some(Contents::read(path)?),
@@ -29,11 +30,9 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
     let mut answer = Answer::new();
     if args.output.json {
         let mut shown = match &named {
-            Named::Model(model, _) => summary(model, local, &registry.manifest),
-            Named::Path(name, local) => {
-                let licence = gguf.as_ref().and_then(|gguf| gguf.licence.clone());
-                json!({ "name": name, "licence": licence, "path": path_text(&local.kind), "bytes": local.bytes() })
-            }
+            Named::Model(model, local) => summary(model, local, &registry.manifest),
+            Named::Path(name, _) => plain(name, local, gguf.as_ref()),
+            Named::Hub(spec, _) => plain(&spec.to_string(), local, gguf.as_ref()),
         };
         if let Named::Model(model, _) = &named {
             shown["sources"] = model.sources.iter().map(source_json).collect();
@@ -44,7 +43,8 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
     }
     let mut text = match &named {
         Named::Model(model, _) => model_text(model, local),
-        Named::Path(name, local) => format!("{name}\n\n{}", local_text(local)),
+        Named::Path(name, _) => format!("{name}\n\n{}", local_text(local, &args.name)),
+        Named::Hub(spec, _) => format!("{spec}\n\n{}", local_text(local, &args.name)),
     };
     if let Some(gguf) = &gguf {
         text += &gguf.text();
@@ -53,26 +53,33 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
 }
 
 fn model_text(model: &Model, local: Option<&Local>) -> String {
-    let mut text = format!("{}\n{}\n\n", model.names().collect::<Vec<_>>().join(", "), model.description);
-    text += &format!("licence     {}\nkind        {}\n", model.licence, model.kind);
-    text += &local.map_or_else(
-        || format!("path        not on this machine; `taper models pull {}` fetches it\n", model.name),
-        local_text,
-    );
-    text += "\nsources, the preferred first\n";
+    let mut lines = vec![model.names().collect::<Vec<_>>().join(", "), model.description.clone(), String::new()];
+    lines.push(format!("licence     {}", model.licence));
+    lines.push(format!("kind        {}", model.kind));
+    lines.push(local_text(local, &model.name));
+    lines.push("sources, the preferred first".to_owned());
     for source in &model.sources {
-        text += &format!("  {}\n", source_name(source));
+        lines.push(format!("  {}", source_name(source)));
         for (name, bytes, sha256) in source_files(source) {
-            text += &format!("    {name}");
-            text += &bytes.map_or_else(String::new, |bytes| format!(", {}", megabytes(bytes)));
-            text += &sha256.map_or_else(|| "\n".to_owned(), |sha256| format!(", SHA-256\n      {sha256}\n"));
+            let bytes = bytes.map_or_else(String::new, |bytes| format!(", {}", megabytes(bytes)));
+            let hash = sha256.map_or_else(String::new, |sha256| format!(", SHA-256\n      {sha256}"));
+            lines.push(format!("    {name}{bytes}{hash}"));
         }
     }
-    text
+    lines.join("\n") + "\n"
 }
 
-fn local_text(local: &Local) -> String {
-    format!("path        {}\nsize        {}\n", path_text(&local.kind), megabytes(local.bytes()))
+fn local_text(local: Option<&Local>, name: &str) -> String {
+    local.map_or_else(
+        || format!("path        not on this machine; `taper models pull {name}` fetches it\n"),
+        |local| format!("path        {}\nsize        {}\n", path_text(&local.kind), megabytes(local.bytes())),
+    )
+}
+
+/// A model of no manifest as JSON.
+fn plain(name: &str, local: Option<&Local>, gguf: Option<&Contents>) -> Value {
+    json!({ "name": name, "licence": gguf.and_then(|gguf| gguf.licence.clone()),
+        "path": local.map(|local| path_text(&local.kind)), "bytes": local.map(Local::bytes) })
 }
 
 /// Name, size and hash of a source's files; the last two as far as they are known.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Named, Registry};
 use crate::cli::VerifyArgs;
 use crate::error::{Error, Kind, Result};
-use crate::registry::local::{self, Local, LocalFile, Verdict};
+use crate::registry::local::{Local, LocalFile, Verdict};
 use crate::terminal::log;
 use crate::terminal::progress::Progress;
 use crate::terminal::render::Answer;
@@ -45,20 +45,21 @@ pub(super) fn run(args: &VerifyArgs, registry: &Registry) -> Result<()> {
 }
 
 fn one(name: &str, registry: &Registry) -> Result<(String, Local)> {
-    match registry.named(name)? {
-        Named::Path(name, local) => Ok((name, local)),
-        Named::Model(model, Some(local)) if local.is_there() => Ok((model.name.clone(), local)),
-        Named::Model(model, _) => Err(Error::model(format!("{} is not on this machine", model.name))
-            .help(format!("fetch it: taper models pull {}", model.name))),
+    let (name, local) = match registry.named(name)? {
+        Named::Path(name, local) => return Ok((name, local)),
+        Named::Model(model, local) => (model.name.clone(), Some(local)),
+        Named::Hub(spec, local) => (spec.to_string(), local),
+    };
+    let help = format!("fetch it: taper models pull {name}");
+    match local.filter(Local::is_there) {
+        Some(local) => Ok((name, local)),
+        None => Err(Error::model(format!("{name} is not on this machine")).help(help)),
     }
 }
 
 fn all(registry: &Registry) -> Vec<(String, Local)> {
-    let there = registry.manifest.models().iter().filter_map(|model| {
-        let local = local::look(model, &registry.dirs)?;
-        local.is_there().then(|| (model.name.clone(), local))
-    });
-    there.collect()
+    let looked = registry.manifest.models().iter().map(|model| (model.name.clone(), registry.look(model)));
+    looked.filter(|(_, local)| local.is_there()).collect()
 }
 
 enum Outcome {
