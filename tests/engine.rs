@@ -227,7 +227,7 @@ fn many_steps_leak_no_page() {
                 running.retain(|r| *r != id);
             }
         }
-        if random.next() % 50 == 0 && !running.is_empty() {
+        if random.next().is_multiple_of(50) && !running.is_empty() {
             engine.abort(running.remove(0), Finish::Interrupted);
         }
     }

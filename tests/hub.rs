@@ -2,6 +2,8 @@
 #![cfg(feature = "hub")]
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
+#[path = "common/hash.rs"]
+mod hash;
 #[path = "hub/server.rs"]
 mod server;
 

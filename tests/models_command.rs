@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use assert_cmd::cargo::CommandCargoExt;
 use common::gguf_builder::GgufBuilder;
+use common::hash::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use taper::format::DType;
@@ -32,7 +33,7 @@ impl Place {
             .tensor_f32("a", &[2, 3], &[1.0; 6])
             .tensor_raw("b", DType::Q4_0, &[1, 32], &[0; 18])
             .bytes();
-        let sha256: String = Sha256::digest(&gguf).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(&Sha256::digest(&gguf));
         let place = Self { folder: tempfile::tempdir().unwrap(), gguf };
         fs::create_dir(place.path("config")).unwrap();
         let manifest = format!(
@@ -127,7 +128,7 @@ fn show_has_the_path_the_sources_and_the_insides_of_a_gguf() {
     let place = Place::installed();
     let (code, text, _) = place.run(&["show", "little"]);
     assert_eq!(code, 0);
-    let hash: String = Sha256::digest(&place.gguf).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&Sha256::digest(&place.gguf));
     insta::assert_snapshot!("models_show", text.replace(&hash, "HASH"));
     let shown = place.json(&["show", "--json", "tiny"]);
     assert_eq!(shown["path"], place.weights().display().to_string());

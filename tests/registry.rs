@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+#[path = "common/hash.rs"]
+mod hash;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use hash::hex;
 use sha2::{Digest, Sha256};
 use taper::config::Dirs;
 use taper::error::Kind;
@@ -100,7 +104,7 @@ fn write_wheel(path: &Path, members: &[(&str, &[u8])]) {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().concat()
+    hex(&Sha256::digest(bytes))
 }
 
 /// The manifest of one model `tiny` in the wheel `made-up 1.0`; `files` is the TOML of its files.

@@ -3,6 +3,7 @@
 
 pub mod export;
 pub mod gguf_builder;
+pub mod hash;
 pub mod naive;
 pub mod program;
 pub mod pty;

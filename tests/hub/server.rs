@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use crate::hash::hex;
+
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A file of the repository.
@@ -42,10 +44,6 @@ impl File {
         hash.update(&self.bytes);
         hex(&hash.finalize())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What goes wrong with one answer that carries a file's bytes.
@@ -134,10 +132,10 @@ fn read(stream: &TcpStream) -> Option<Request> {
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
             "range" => {
-                log += &format!(" {value}");
+                log = format!("{log} {value}");
                 range = value.strip_prefix("bytes=")?.split('-').next()?.parse().ok();
             }
-            "authorization" => log += &format!(" {value}"),
+            "authorization" => log = format!("{log} {value}"),
             "content-length" => length = value.parse().ok()?,
             _ => {}
         }

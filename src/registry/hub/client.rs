@@ -131,7 +131,7 @@ impl Client {
     /// [`Stopped`], and whether to try again.
     pub fn bytes(&self, commit: &str, file: &Entry, start: u64) -> Result<Bytes<'_>, Stopped> {
         let repo = self.repository();
-        let range = (start > 0).then(|| start..file.bytes);
+        let range = (start > 0).then_some(start..file.bytes);
         let request = async {
             let request = repo.download_file_stream().filename(file.name.as_str()).revision(commit);
             request.maybe_range(range).send().await
