@@ -1,0 +1,10 @@
+//! Hashes as they are written.
+
+use std::fmt::Write;
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // a String takes everything
+        text
+    })
+}
