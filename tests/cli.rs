@@ -11,11 +11,7 @@ use serde_json::Value;
 /// taper in an environment of its own: no settings of the user's, folders that do not exist.
 fn taper() -> Command {
     let mut command = Command::cargo_bin("taper").unwrap();
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TAPER_") {
-            command.env_remove(name);
-        }
-    }
+    common::program::forget_environment(&mut command);
     command
         .env("TAPER_CACHE_DIR", "/nonexistent/cache")
         .env("TAPER_CONFIG_DIR", "/nonexistent/config")

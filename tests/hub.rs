@@ -4,6 +4,8 @@
 
 #[path = "common/hash.rs"]
 mod hash;
+#[path = "common/program.rs"]
+mod program;
 #[path = "hub/server.rs"]
 mod server;
 
@@ -14,6 +16,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::CommandCargoExt;
+use program::forget_environment;
 use server::{COMMIT, Fault, File, Hub};
 use tempfile::TempDir;
 
@@ -62,15 +65,7 @@ impl Place {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::cargo_bin("taper").unwrap();
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if ["TAPER_", "HF_", "HUGGING"].iter().any(|prefix| name.starts_with(prefix))
-                || name.ends_with("_proxy")
-                || name.ends_with("_PROXY")
-            {
-                command.env_remove(name);
-            }
-        }
+        forget_environment(&mut command);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("TAPER_CACHE_DIR", self.path("cache")).env("TAPER_CONFIG_DIR", self.path("config"));
         command.env("HF_HOME", self.folder.path()).env("HF_ENDPOINT", self.hub.address());

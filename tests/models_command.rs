@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 use assert_cmd::cargo::CommandCargoExt;
 use common::gguf_builder::GgufBuilder;
 use common::hash::hex;
+use common::program::forget_environment;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use taper::format::DType;
@@ -74,9 +75,7 @@ files = [{{ name = "w.gguf", member = "m/w.gguf", bytes = {}, sha256 = "{sha256}
 
     fn models(&self, args: &[&str]) -> Output {
         let mut command = Command::cargo_bin("taper").unwrap();
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TAPER_")) {
-            command.env_remove(name);
-        }
+        forget_environment(&mut command);
         command.arg("models").args(args).stdin(Stdio::null());
         command.env("TAPER_CACHE_DIR", self.path("cache")).env("TAPER_CONFIG_DIR", self.path("config"));
         command.env("HF_HUB_CACHE", self.path("hub")).env("TAPER_OFFLINE", "1").env("COLUMNS", "100");

@@ -1,6 +1,11 @@
 //! Session files: nothing that was acknowledged is lost, however the writer ends.
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
+#[path = "session/any_file.rs"]
+mod any_file;
+#[path = "common/apart.rs"]
+mod apart;
+
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +17,8 @@ use taper::text::{Conversation, Role};
 
 /// Names the folder to the child process that writes.
 const CHILD: &str = "TAPER_TEST_SESSION_FOLDER";
+/// Names a folder on a disk with little room to the child process that fills it.
+const SMALL_DISK: &str = "TAPER_TEST_SMALL_DISK";
 
 fn sessions(folder: &Path) -> Sessions {
     Sessions::new(&Dirs { cache: folder.into(), data: folder.into(), config: folder.into() })
@@ -127,6 +134,68 @@ fn a_full_disk_is_told() {
         let error = session.append(&turn(0)).unwrap_err().to_string();
         assert!(error.starts_with("cannot write the session: "), "{error}");
     }
+}
+
+/// Not a test of its own: what [`a_turn_that_the_disk_has_no_room_for_is_saved_once_there_is_room`] runs on a small disk.
+#[test]
+fn writer_on_a_small_disk() {
+    let Some(folder) = std::env::var_os(SMALL_DISK).map(PathBuf::from) else { return };
+    let (mut session, _) = sessions(&folder).open("work", "m").unwrap();
+    session.append(&turn(0)).unwrap();
+    let mut filler = std::fs::File::create(folder.join("filler")).unwrap();
+    while filler.write_all(&[0; 1024]).is_ok() {}
+    // The first turn's page has some room left: the long turn is torn in its middle, and again when it is tried again.
+    let long = [Record::question("why?"), Record::answer(&"because ".repeat(2000), false)];
+    let before = std::fs::read(session.path()).unwrap();
+    for records in [&long[..], &[]] {
+        let error = session.append(records).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write the session: No space left on device"), "{error}");
+        assert_eq!(std::fs::read(session.path()).unwrap(), before, "no torn line stays");
+    }
+    filler.set_len(0).unwrap();
+    session.append(&turn(1)).unwrap();
+    drop(session);
+    let (_, saved) = sessions(&folder).open_existing("work", "m").unwrap();
+    let questions: Vec<&str> = saved.conversation.messages().iter().step_by(2).map(|m| &*m.content).collect();
+    assert_eq!(questions, ["question 0", "why?", "question 1"]);
+    writeln!(std::io::stdout(), "all turns are there").unwrap();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_turn_that_the_disk_has_no_room_for_is_saved_once_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let script =
+        "mount -t tmpfs -o size=256k tmpfs \"$DISK\"; exec \"$WRITER\" --exact writer_on_a_small_disk --nocapture";
+    let Some(mut command) = apart::with_own_mounts(script) else { return };
+    command.env("WRITER", std::env::current_exe().unwrap()).env("DISK", folder.path()).env(SMALL_DISK, folder.path());
+    let output = command.output().unwrap();
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && told.contains("all turns are there"), "{told}");
+}
+
+#[test]
+fn a_session_damaged_anywhere_is_refused_or_gone_on_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut session, _) = sessions(folder.path()).open("work", "m").unwrap();
+    let events =
+        [Record::System { content: "ä".into() }, Record::Regen, Record::Model { name: "n".into() }, Record::Undo];
+    session.append(&turn(0)).unwrap();
+    session.append(&events).unwrap();
+    let whole = std::fs::read(session.path()).unwrap();
+    assert!(any_file::check(&whole));
+    let (mut sound, mut refused) = (0, 0);
+    let mut count = |bytes: &[u8]| *if any_file::check(bytes) { &mut sound } else { &mut refused } += 1;
+    for at in 0..whole.len() {
+        count(&whole[..at]);
+        count(&whole[at..]);
+        for byte in [0, b'\n', b'"', b'}', b'1', 0xff] {
+            let mut damaged = whole.clone();
+            damaged[at] = byte;
+            count(&damaged);
+        }
+    }
+    assert!(sound > whole.len() && refused > whole.len(), "{sound} sound, {refused} refused");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the integration tests share.
 #![allow(dead_code, reason = "every test file uses the part that it needs")]
 
+pub mod apart;
 pub mod export;
 pub mod gguf_builder;
 pub mod hash;

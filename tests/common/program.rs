@@ -1,18 +1,27 @@
 //! Runs the real binary.
+#![allow(dead_code, reason = "every test file uses the part that it needs")]
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 use std::process::{Command, Stdio};
 
 use assert_cmd::cargo::CommandCargoExt;
 
+/// Takes away what the environment says to taper, to the hub's programs and about proxies: no test sees the settings of
+/// whoever runs it.
+pub fn forget_environment(command: &mut Command) {
+    let ours = |name: &str| ["TAPER_", "HF_", "HUGGING"].iter().any(|prefix| name.starts_with(prefix));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ours(&text) || text.to_ascii_lowercase().ends_with("_proxy") || text == "NO_COLOR" {
+            command.env_remove(&name);
+        }
+    }
+}
+
 /// taper in an environment of its own: no settings of the user's, no network, a cache that cannot be made.
 pub fn taper() -> Command {
     let mut command = Command::cargo_bin("taper").unwrap();
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TAPER_") {
-            command.env_remove(name);
-        }
-    }
+    forget_environment(&mut command);
     command.env("TAPER_CACHE_DIR", "/nonexistent/cache").env("TAPER_OFFLINE", "1").stdin(Stdio::null());
     command
 }

@@ -38,11 +38,7 @@ impl Home {
     /// taper with the test model, without what the environment says of it.
     pub fn taper(&self, args: &[&str]) -> Command {
         let mut command = Command::cargo_bin("taper").unwrap();
-        for (name, _) in std::env::vars_os() {
-            if name == "NO_COLOR" || name.to_str().is_some_and(|name| name.starts_with("TAPER_")) {
-                command.env_remove(name);
-            }
-        }
+        super::program::forget_environment(&mut command);
         command.arg("-m").arg(super::smollm2()).args(args).env("TERM", "xterm");
         command.env("TAPER_DATA_DIR", self.0.path().join("data"));
         command.env("TAPER_CONFIG_DIR", self.0.path().join("config"));

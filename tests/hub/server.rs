@@ -1,5 +1,6 @@
 //! A hub of one repository, `ada/tiny`, on 127.0.0.1: the answers of the real one to the requests that taper makes,
 //! and its failures on demand.
+#![allow(dead_code, reason = "every test file uses the part that it needs")]
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
