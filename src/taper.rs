@@ -136,6 +136,7 @@ impl Taper {
     /// When it does not fit in memory, or its tensors are damaged.
     pub fn from_model(model: OpenModel, options: &LoadOptions) -> Result<Self> {
         let plan = Self::plan(&model, options, fit::available_memory())?;
+        fit::try_out(&plan).map_err(|e| e.in_file(&model.path))?;
         let tensors = model.tensors()?;
         if plan.limits.context > model.config.context {
             tracing::warn!(

@@ -11,11 +11,13 @@ use crate::error::{Error, Result};
 use crate::stats::machine::{self, Quota};
 use crate::stats::{self, bandwidth};
 use crate::taper::Taper;
+use crate::terminal::log;
 use crate::terminal::render::Answer;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<()> {
     let dirs = Dirs::from_env(config::process_env)?;
-    let findings = Findings::look(&dirs, args.threads.map_or_else(stats::cores, usize::from));
+    log::init(false, 0);
+    let findings = Findings::look(&dirs, super::threads(args.threads));
     let mut answer = Answer::new();
     if args.json {
         let json = serde_json::to_string(&findings)

@@ -59,33 +59,31 @@ pub fn run(cli: &Cli) -> Result<()> {
 /// What every command has: the model arguments, and Ctrl-C.
 struct Session {
     args: ModelArgs,
+    /// How many threads compute.
+    threads: usize,
     interrupt: Interrupt,
 }
 
 impl Session {
     fn start(args: &ModelArgs) -> Result<Self> {
         log::init(args.quiet, args.verbose);
+        let threads = threads(args.threads);
         // Before any thread is started.
-        candle::set_threads(args.threads.map_or_else(stats::cores, usize::from));
-        Ok(Self { args: args.clone(), interrupt: Interrupt::listen()? })
-    }
-
-    /// How many threads compute.
-    fn threads(&self) -> usize {
-        self.args.threads.map_or_else(stats::cores, usize::from)
+        candle::set_threads(threads);
+        Ok(Self { args: args.clone(), threads, interrupt: Interrupt::listen()? })
     }
 
     /// The line after an answer; with the share of the memory's bandwidth if that was ever measured here.
     fn answer_line(&self, taper: &Taper, done: &Done) -> String {
         let dirs = Dirs::from_env(config::process_env).ok();
-        let bandwidth = dirs.and_then(|dirs| bandwidth::known(&dirs, self.threads()));
+        let bandwidth = dirs.and_then(|dirs| bandwidth::known(&dirs, self.threads));
         stats::answer_line(done, taper.traffic(), bandwidth)
     }
 
     /// The same with another model.
     fn with_model(&self, model: &str) -> Self {
         let args = ModelArgs { model: model.to_owned(), ..self.args.clone() };
-        Self { args, interrupt: self.interrupt.clone() }
+        Self { args, interrupt: self.interrupt.clone(), ..*self }
     }
 
     /// The model's files, fetched if they are absent.
@@ -123,6 +121,17 @@ impl Session {
         tracing::info!("{} loaded in {:.2} s", taper.name(), start.elapsed().as_secs_f64());
         Ok(taper)
     }
+}
+
+/// The threads that compute: those asked for, but no more than there are cores for. More would not share the work but
+/// spin for it, and 1024 on two cores take minutes for a token.
+fn threads(asked: Option<u16>) -> usize {
+    let cores = stats::cores();
+    let asked = asked.map_or(cores, usize::from);
+    if asked > cores {
+        tracing::warn!("{asked} threads are asked for, and this process may use {cores} cores: {cores} compute");
+    }
+    asked.min(cores)
 }
 
 /// The options of an answer from the flags.
