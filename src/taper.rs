@@ -104,7 +104,7 @@ impl Taper {
             return Self::from_model(synth.open()?, &LoadOptions::default());
         }
         let files =
-            registry::resolve(model, &Dirs::from_env(config::process_env)?, &Fetch::from_env(config::process_env))?;
+            registry::resolve(model, &Dirs::from_env(config::process_env), &Fetch::from_env(config::process_env))?;
         Self::open(&files, &LoadOptions::default())
     }
 

@@ -90,9 +90,7 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
 fn measure_bandwidth(session: &Session) -> f64 {
     let rate = bandwidth::measure(session.threads);
     tracing::info!("{} threads read {:.1} GB/s from memory", session.threads, rate / 1e9);
-    if let Ok(dirs) = Dirs::from_env(config::process_env) {
-        bandwidth::remember(&dirs, session.threads, rate);
-    }
+    bandwidth::remember(&Dirs::from_env(config::process_env), session.threads, rate);
     rate
 }
 

