@@ -508,10 +508,7 @@ mod tests {
     fn seeds_and_lengths_below_minus_one_are_refused_with_the_range() {
         for flag in ["--seed", "--predict"] {
             let error = Cli::try_parse_from(["taper", flag, "-2"]).unwrap_err().to_string();
-            assert!(
-                error.contains(&format!("'-2' for '{flag} <N>': -2 is not in -1..9223372036854775807")),
-                "{error}"
-            );
+            assert!(error.contains(&format!("'-2' for '{flag} <N>': -2 is not in -1..9223372036854775807")), "{error}");
         }
         let largest = Cli::try_parse_from(["taper", "-s", "9223372036854775807"]).unwrap();
         assert_eq!(seed(largest.sampling.seed).to_string(), "9223372036854775807");

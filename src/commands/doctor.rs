@@ -8,8 +8,8 @@ use crate::cli::DoctorArgs;
 use crate::config::{self, Dirs};
 use crate::engine::fit::{available_memory, human_bytes};
 use crate::error::{Error, Result};
-use crate::stats::machine::{self, Quota};
-use crate::stats::{self, bandwidth};
+use crate::stats::cgroup::{self, Quota};
+use crate::stats::{self, bandwidth, machine};
 use crate::taper::Taper;
 use crate::terminal::log;
 use crate::terminal::render::Answer;
@@ -108,7 +108,7 @@ impl Findings {
                 affinity: machine::affinity(),
                 cores: stats::cores(),
             },
-            quota: machine::quota(),
+            quota: cgroup::quota(),
             memory,
             bandwidth: Bandwidth { threads, bytes_per_second },
             folders: vec![folder("cache", dirs.cache()), folder("data", dirs.data()), folder("config", dirs.config())],

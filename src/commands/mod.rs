@@ -7,17 +7,19 @@ mod csv;
 mod doctor;
 mod estimate;
 mod generate;
+mod input;
 mod models;
 mod perplexity;
 mod tokenize;
 
+use std::fmt::Display;
 use std::io::IsTerminal;
 
 use crate::backend::candle;
 use crate::cli::{Cli, Command, ModelArgs, PromptArgs, SamplingArgs};
 use crate::config::{self, Dirs};
 use crate::engine::Done;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::open::OpenModel;
 use crate::model::synth::Synth;
 use crate::registry::{self, Fetch, ModelFiles};
@@ -44,13 +46,8 @@ pub fn run(cli: &Cli) -> Result<()> {
                 bench::run(cli, &session)
             } else if cli.bench.estimate_memory {
                 estimate::run(cli, &session)
-            } else if let Some(prompt) = generate::prompt(&cli.prompt)? {
-                if cli.chat.continue_last || cli.chat.session.is_some() {
-                    return Err(Error::usage("--continue and --session are for a chat, and input is piped in"));
-                }
-                generate::run(&prompt, cli, &session)
             } else {
-                chat::run(cli, &session)
+                generate::run(cli, &session)
             }
         }
     }
@@ -71,6 +68,13 @@ impl Session {
         // Before any thread is started.
         candle::set_threads(threads);
         Ok(Self { args: args.clone(), threads, interrupt: Interrupt::listen()? })
+    }
+
+    /// Tells what only `-q` does without.
+    fn say(&self, line: impl Display) {
+        if !self.args.quiet {
+            log::note(line);
+        }
     }
 
     /// The line after an answer; with the share of the memory's bandwidth if that was ever measured here.

@@ -7,6 +7,7 @@ use crate::backend::{Limits, MemoryPlan, PAGE, Planner};
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
 use crate::model::config::Config;
+use crate::stats::{cgroup, machine};
 
 /// The shortest context that a shrunken plan may end with.
 const LEAST_CONTEXT: usize = 512;
@@ -114,21 +115,11 @@ pub fn human_bytes(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
-/// Bytes that this process may still take: the system's free memory, or the control group's where that is less. `None`
+/// Bytes that this process may still take: the system's free memory, or the control groups' where that is less. `None`
 /// where the system does not say (taper asks Linux only).
 pub fn available_memory() -> Option<u64> {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let number = |path: &str| read(path)?.trim().parse::<u64>().ok(); // "max" is no number: no limit
-    let free = read("/proc/meminfo")?.lines().find_map(|line| {
-        let kib = line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?;
-        Some(kib.trim().parse::<u64>().ok()? * 1024)
-    })?;
-    let groups = [
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ];
-    let group = groups.iter().find_map(|(max, used)| Some(number(max)?.saturating_sub(number(used)?)));
-    Some(group.map_or(free, |left| left.min(free)))
+    let free = machine::free_memory()?;
+    Some(cgroup::memory_left().map_or(free, |left| left.min(free)))
 }
 
 #[cfg(test)]

