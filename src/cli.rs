@@ -1,6 +1,7 @@
 //! Every flag and its help.
 //!
-//! Names follow llama.cpp where it has one. Each flag has an environment name, `TAPER_` and its long name; the flag wins.
+//! Names follow llama.cpp where it has one. Flags that are not of one run alone have an environment name, `TAPER_` and the
+//! long name. The flag wins, over the variables of flags that it conflicts with too.
 
 mod models;
 
@@ -8,9 +9,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::config::{process_env, settings};
+use crate::config::process_env;
+use crate::config::settings::{self, Flags, Settings};
 use crate::error::{Error, Result};
 use crate::registry::manifest::DEFAULT_MODEL;
 use crate::sample::Sampling;
@@ -88,7 +91,7 @@ pub struct ModelArgs {
     #[arg(short, long, hide_env_values = true, env = "TAPER_QUIET", value_parser = FalseyValueParser::new(), conflicts_with = "verbose")]
     pub quiet: bool,
     /// Say what is being done; twice for more
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    #[arg(short, long, hide_env_values = true, env = "TAPER_VERBOSE", action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 
@@ -116,7 +119,8 @@ pub struct PromptArgs {
         hide_env_values = true,
         env = "TAPER_PREDICT",
         value_delimiter = ',',
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(-1..)
     )]
     pub predict: Vec<i64>,
     /// End tokens and stop texts do not count before N tokens
@@ -153,7 +157,8 @@ pub struct ChatArgs {
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Seed of the random draws; -1 takes a new one and prints it
-    #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_SEED", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_SEED", default_value_t = -1, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(-1..))]
     pub seed: i64,
     /// 0 always takes the likeliest token
     #[arg(
@@ -246,9 +251,10 @@ impl SamplingArgs {
     }
 }
 
-/// The seed that a number stands for: -1 is a new one, other negative numbers are seeds like any other.
+/// The seed that a number stands for. -1 is a new one; there are no others below 0, so that a seed is printed as it was
+/// typed and can be typed again.
 pub fn seed(number: i64) -> u64 {
-    if number == -1 { random_seed() } else { number as u64 }
+    u64::try_from(number).unwrap_or_else(|_| random_seed())
 }
 
 /// A seed that fits in 32 bits, so that people can type it again. The hasher's keys come from the system's random source.
@@ -324,7 +330,7 @@ pub struct DoctorArgs {
     #[arg(long)]
     pub json: bool,
     /// Threads that measure the memory's bandwidth [default: one for each core]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
 
@@ -340,36 +346,71 @@ pub enum Shell {
 /// and usage errors end the program here.
 ///
 /// # Errors
-/// When the settings file is wrong.
+/// When the settings file or a variable is wrong.
 pub fn parse() -> Result<Cli> {
-    let args = arguments();
-    let unset = Cli::parse_from(&args);
-    let settings = settings::of_user(process_env)?;
-    if settings.is_empty() {
-        let system_named = unset.prompt.system.is_some();
-        return Ok(Cli { prompt: PromptArgs { system_named, ..unset.prompt }, ..unset });
+    let args = spell_out(std::env::args_os());
+    let typed = settings::deaf(Cli::command()).try_get_matches_from(&args).unwrap_or_else(|e| leave(e, &args));
+    layered(&args, &typed, process_env)
+}
+
+/// The command line with what the environment and the settings file add to it.
+fn layered(args: &[OsString], typed: &ArgMatches, env: impl Fn(&str) -> Option<OsString>) -> Result<Cli> {
+    let variables = Settings::of_env(&env);
+    let mut file = settings::of_user(&env)?;
+    let typed = settings::typed(&Cli::command(), typed);
+    if typed.contains("bench") {
+        file.forget("predict"); // the benchmark's lengths are no answer's
     }
-    // The benchmark's lengths are no answer's.
-    let except: &[&str] = if unset.bench.bench { &["predict"] } else { &[] };
-    let mut matches = settings.apply(Cli::command(), except).get_matches_from(args);
-    let mut cli = Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|e| e.exit());
-    cli.prompt.system_named = unset.prompt.system.is_some();
+    let of_this_run: Flags = typed.union(&variables.flags()).cloned().collect();
+    let command = variables.apply(file.apply(Cli::command(), &of_this_run), &typed);
+    let mut matches = settings::deaf(command).try_get_matches_from(args).map_err(|e| settings::bad_variable(&e))?;
+    let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|e| settings::bad_variable(&e))?;
+    cli.prompt.system_named = of_this_run.contains("system");
     Ok(cli)
 }
 
-/// The process's arguments with `-sys` spelled out: clap would read it as `-s ys`.
-fn arguments() -> Vec<OsString> {
-    spell_out(std::env::args_os())
+/// Ends the program with clap's words: help, the version, or what is wrong with what was typed.
+fn leave(mut e: clap::Error, args: &[OsString]) -> ! {
+    if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
+        // Help tells the names of the variables, which the command that parses does not know.
+        e = Cli::command().try_get_matches_from(args).err().unwrap_or(e);
+    }
+    if let Some(tip) = flags_before_command(&e) {
+        e.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    e.exit()
 }
 
+/// What to type instead of `taper -m X tokenize`, where the command takes the flags.
+fn flags_before_command(e: &clap::Error) -> Option<String> {
+    let ContextValue::String(name) = e.get(ContextKind::InvalidSubcommand)? else { return None };
+    let flags = match e.get(ContextKind::PriorArg)? {
+        ContextValue::String(flag) => std::slice::from_ref(flag),
+        ContextValue::Strings(flags) => flags,
+        _ => return None,
+    };
+    let cli = Cli::command();
+    let known: Vec<&str> = cli.find_subcommand(name)?.get_arguments().filter_map(clap::Arg::get_long).collect();
+    let all_known = flags.iter().all(|flag| settings::flag_in(flag).is_some_and(|long| known.contains(&long)));
+    all_known.then(|| format!("a command's flags come after it: taper {name} {}", flags.join(" ")))
+}
+
+/// Flags whose value may begin with a dash.
+const TAKE_TEXT: [&str; 5] = ["-p", "--prompt", "-sys", "--system", "--stop"];
+
+/// The process's arguments with `-sys` spelled out: clap would read it as `-s ys`.
 fn spell_out(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut literal = false; // after `--`, and as the value of the flag before
-    let mut value_of_prompt = false;
+    let mut value_of_text = false;
     args.map(|arg| {
-        let plain = literal || value_of_prompt;
+        let plain = literal || value_of_text;
         literal |= arg == "--";
-        value_of_prompt = !plain && (arg == "-p" || arg == "--prompt" || arg == "--system" || arg == "-sys");
-        if arg == "-sys" && !plain { "--system".into() } else { arg }
+        value_of_text = !plain && TAKE_TEXT.iter().any(|flag| arg == *flag);
+        match arg.to_str().filter(|_| !plain).and_then(|arg| arg.strip_prefix("-sys")) {
+            Some("") => "--system".into(),
+            Some(value) if value.starts_with('=') => format!("--system{value}").into(),
+            _ => arg,
+        }
     })
     .collect()
 }
@@ -383,7 +424,10 @@ impl PromptArgs {
         match self.predict.as_slice() {
             [] => Ok(None),
             [n] => Ok(usize::try_from(*n).ok()),
-            _ => Err(Error::usage("--predict takes one number; a list is for --bench")),
+            more => {
+                let what = format!("--predict is given {} numbers, and takes one; a list is for --bench", more.len());
+                Err(Error::usage(what))
+            }
         }
     }
 }
@@ -404,8 +448,81 @@ mod tests {
     #[test]
     fn sys_is_system_unless_it_is_a_text() {
         assert_eq!(spelled(&["taper", "-sys", "be brief"]), ["taper", "--system", "be brief"]);
-        assert_eq!(spelled(&["taper", "-p", "-sys"]), ["taper", "-p", "-sys"]);
+        assert_eq!(spelled(&["taper", "-sys=-", "-system"]), ["taper", "--system=-", "-system"]);
+        assert_eq!(spelled(&["taper", "-p", "-sys", "--stop", "-sys"]), ["taper", "-p", "-sys", "--stop", "-sys"]);
         assert_eq!(spelled(&["taper", "--", "-sys"]), ["taper", "--", "-sys"]);
+    }
+
+    /// What is made of arguments in an environment. No settings file: nothing says where it would be.
+    fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Cli> {
+        let args = spell_out(std::iter::once(&"taper").chain(args).map(OsString::from));
+        let typed = settings::deaf(Cli::command()).try_get_matches_from(&args).unwrap();
+        layered(&args, &typed, |name| env.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_variables_that_it_conflicts_with() {
+        let by_file = parsed(&["-f", "a.txt"], &[("TAPER_PROMPT", "x")]).unwrap();
+        assert_eq!((by_file.prompt.prompt, by_file.prompt.file), (None, Some("a.txt".into())));
+        let by_text = parsed(&["-p", "x"], &[("TAPER_FILE", "a.txt")]).unwrap();
+        assert_eq!((by_text.prompt.prompt.as_deref(), by_text.prompt.file), (Some("x"), None));
+        let loud = parsed(&["-v"], &[("TAPER_QUIET", "1")]).unwrap();
+        assert_eq!((loud.model.quiet, loud.model.verbose), (false, 1));
+        let quiet = parsed(&["-q"], &[("TAPER_VERBOSE", "2")]).unwrap();
+        assert_eq!((quiet.model.quiet, quiet.model.verbose), (true, 0));
+        let env = [("TAPER_JSON", "1"), ("TAPER_SYSTEM", "be brief"), ("TAPER_PREDICT", "1,2"), ("TAPER_TEMP", "0.5")];
+        let bench = parsed(&["--bench"], &env).unwrap();
+        assert_eq!((bench.prompt.json, bench.prompt.system), (false, None));
+        assert_eq!((bench.prompt.predict, bench.sampling.temp), (vec![1, 2], 0.5));
+        assert!(!parsed(&["--bench"], &[("TAPER_JSON", "0")]).unwrap().prompt.json);
+        assert_eq!(parsed(&["--continue"], &[("TAPER_PROMPT", "x")]).unwrap().prompt.prompt, None);
+    }
+
+    #[test]
+    fn a_flag_wins_over_its_own_variable_and_an_empty_one_is_none() {
+        let env = [("TAPER_TEMP", "0.5"), ("TAPER_PROMPT", ""), ("TAPER_SEED", ""), ("TAPER_VERBOSE", "2")];
+        let cli = parsed(&["--temp", "0.9"], &env).unwrap();
+        assert_eq!((cli.sampling.temp, cli.sampling.seed, cli.prompt.prompt), (0.9, -1, None));
+        assert_eq!(cli.model.verbose, 2);
+        assert_eq!(parsed(&["-v"], &env).unwrap().model.verbose, 1);
+    }
+
+    #[test]
+    fn variables_reach_a_commands_flags() {
+        let cli = parsed(&["tokenize"], &[("TAPER_MODEL", "m"), ("TAPER_THREADS", "3")]).unwrap();
+        let Some(Command::Tokenize(args)) = cli.command else { panic!("not tokenize") };
+        assert_eq!((&*args.model.model, args.model.threads), ("m", Some(3)));
+    }
+
+    #[test]
+    fn a_bad_variable_is_named() {
+        let error = |name, value| parsed(&[], &[(name, value)]).unwrap_err().to_string();
+        assert_eq!(
+            error("TAPER_TEMP", "warm"),
+            "invalid value 'warm' for '--temp <X>': invalid float literal\n  in the environment variable TAPER_TEMP"
+        );
+        assert!(error("TAPER_CTX_SIZE", "-1").ends_with("in the environment variable TAPER_CTX_SIZE"));
+    }
+
+    #[test]
+    fn seeds_and_lengths_below_minus_one_are_refused_with_the_range() {
+        for flag in ["--seed", "--predict"] {
+            let error = Cli::try_parse_from(["taper", flag, "-2"]).unwrap_err().to_string();
+            assert!(error.contains(&format!("'-2' for '{flag} <N>': -2 is not in -1..9223372036854775807")), "{error}");
+        }
+        let largest = Cli::try_parse_from(["taper", "-s", "9223372036854775807"]).unwrap();
+        assert_eq!(seed(largest.sampling.seed).to_string(), "9223372036854775807");
+    }
+
+    #[test]
+    fn flags_before_a_command_are_shown_behind_it() {
+        let tip = |args: &[&str]| {
+            flags_before_command(&settings::deaf(Cli::command()).try_get_matches_from(args).unwrap_err())
+        };
+        let expected = "a command's flags come after it: taper tokenize --model <NAME|PATH|HF>";
+        assert_eq!(tip(&["taper", "-m", "x", "tokenize"]).as_deref(), Some(expected));
+        assert_eq!(tip(&["taper", "-p", "x", "tokenize"]), None);
+        assert_eq!(tip(&["taper", "--no-such-flag"]), None);
     }
 
     #[test]
@@ -418,7 +535,10 @@ mod tests {
     #[test]
     fn a_list_of_lengths_is_for_the_benchmark() {
         let cli = Cli::try_parse_from(["taper", "-n", "1,2"]).unwrap();
-        assert_eq!(cli.prompt.max_tokens().unwrap_err().what(), "--predict takes one number; a list is for --bench");
+        assert_eq!(
+            cli.prompt.max_tokens().unwrap_err().what(),
+            "--predict is given 2 numbers, and takes one; a list is for --bench"
+        );
     }
 
     #[test]

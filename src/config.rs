@@ -11,42 +11,68 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The folders taper writes to, none of them created yet.
+/// The folders taper writes to, none of them created yet. One that no variable names is an error only for who asks for it:
+/// a model that is given by its path needs none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dirs {
-    /// What can be fetched or computed again: models from wheels, repacked weights, measurements.
-    pub cache: PathBuf,
-    /// What cannot: sessions, memories.
-    pub data: PathBuf,
-    /// What the user writes: settings, models of their own.
-    pub config: PathBuf,
+    cache: Option<PathBuf>,
+    data: Option<PathBuf>,
+    config: Option<PathBuf>,
 }
 
 impl Dirs {
     /// The folders that the environment asks for: `TAPER_…_DIR`, else `XDG_…_HOME/taper`, else the XDG default below
     /// the home folder. A relative `XDG_…_HOME` is ignored, as the XDG base directory specification says.
+    pub fn from_env(env: impl Fn(&str) -> Option<OsString>) -> Self {
+        let folder = |own: &str, xdg: &str, below_home: &str| {
+            value(&env, own).map(PathBuf::from).or_else(|| {
+                let base = absolute(&env, xdg).or_else(|| Some(absolute(&env, "HOME")?.join(below_home)));
+                Some(base?.join("taper"))
+            })
+        };
+        Self {
+            cache: folder("TAPER_CACHE_DIR", "XDG_CACHE_HOME", ".cache"),
+            data: folder("TAPER_DATA_DIR", "XDG_DATA_HOME", ".local/share"),
+            config: folder("TAPER_CONFIG_DIR", "XDG_CONFIG_HOME", ".config"),
+        }
+    }
+
+    /// Folders of the caller's choice: `cache`, `data` and `config` in this one.
+    pub fn below(folder: &Path) -> Self {
+        let inside = |name: &str| Some(folder.join(name));
+        Self { cache: inside("cache"), data: inside("data"), config: inside("config") }
+    }
+
+    /// What can be fetched or computed again: models from wheels, repacked weights, measurements.
     ///
     /// # Errors
-    /// When no variable says where one of them is.
-    pub fn from_env(env: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
-        let folder = |purpose: &str, own: &str, xdg: &str, below_home: &str| {
-            if let Some(own) = value(&env, own) {
-                return Ok(own.into());
-            }
-            absolute(&env, xdg)
-                .or_else(|| absolute(&env, "HOME").map(|home| home.join(below_home)))
-                .map(|base| base.join("taper"))
-                .ok_or_else(|| {
-                    Error::runtime(format!("cannot tell where the {purpose} folder is: HOME is not set"))
-                        .help(format!("set HOME, or name the folder itself in {own}"))
-                })
-        };
-        Ok(Self {
-            cache: folder("cache", "TAPER_CACHE_DIR", "XDG_CACHE_HOME", ".cache")?,
-            data: folder("data", "TAPER_DATA_DIR", "XDG_DATA_HOME", ".local/share")?,
-            config: folder("configuration", "TAPER_CONFIG_DIR", "XDG_CONFIG_HOME", ".config")?,
-        })
+    /// When no variable says where it is; so are those of the other two.
+    pub fn cache(&self) -> Result<&Path> {
+        known(self.cache.as_deref(), "cache", "TAPER_CACHE_DIR")
     }
+
+    /// What cannot: sessions, memories.
+    ///
+    /// # Errors
+    /// As [`Dirs::cache`].
+    pub fn data(&self) -> Result<&Path> {
+        known(self.data.as_deref(), "data", "TAPER_DATA_DIR")
+    }
+
+    /// What the user writes: settings, models of their own.
+    ///
+    /// # Errors
+    /// As [`Dirs::cache`].
+    pub fn config(&self) -> Result<&Path> {
+        known(self.config.as_deref(), "configuration", "TAPER_CONFIG_DIR")
+    }
+}
+
+fn known<'a>(folder: Option<&'a Path>, purpose: &str, variable: &str) -> Result<&'a Path> {
+    folder.ok_or_else(|| {
+        Error::runtime(format!("cannot tell where the {purpose} folder is: HOME is not set"))
+            .help(format!("set HOME, or name the folder itself in {variable}"))
+    })
 }
 
 /// The environment of this process, as the functions here take it.
@@ -86,10 +112,10 @@ mod tests {
 
     #[test]
     fn folders_lie_below_home_by_default() {
-        let dirs = Dirs::from_env(env(&[("HOME", "/home/ada")])).unwrap();
-        assert_eq!(dirs.cache, Path::new("/home/ada/.cache/taper"));
-        assert_eq!(dirs.data, Path::new("/home/ada/.local/share/taper"));
-        assert_eq!(dirs.config, Path::new("/home/ada/.config/taper"));
+        let dirs = Dirs::from_env(env(&[("HOME", "/home/ada")]));
+        assert_eq!(dirs.cache().unwrap(), "/home/ada/.cache/taper");
+        assert_eq!(dirs.data().unwrap(), "/home/ada/.local/share/taper");
+        assert_eq!(dirs.config().unwrap(), "/home/ada/.config/taper");
     }
 
     #[test]
@@ -99,26 +125,28 @@ mod tests {
             ("XDG_CACHE_HOME", "/fast"),
             ("XDG_DATA_HOME", "/big"),
             ("TAPER_DATA_DIR", "/mine"),
-        ]))
-        .unwrap();
-        assert_eq!(dirs.cache, Path::new("/fast/taper"));
-        assert_eq!(dirs.data, Path::new("/mine"));
-        assert_eq!(dirs.config, Path::new("/home/ada/.config/taper"));
+        ]));
+        assert_eq!(dirs.cache().unwrap(), "/fast/taper");
+        assert_eq!(dirs.data().unwrap(), "/mine");
+        assert_eq!(dirs.config().unwrap(), "/home/ada/.config/taper");
     }
 
     #[test]
     fn relative_and_empty_variables_are_ignored() {
-        let dirs = Dirs::from_env(env(&[("HOME", "/h"), ("XDG_CACHE_HOME", "cache"), ("TAPER_DATA_DIR", "")])).unwrap();
-        assert_eq!(dirs.cache, Path::new("/h/.cache/taper"));
-        assert_eq!(dirs.data, Path::new("/h/.local/share/taper"));
+        let dirs = Dirs::from_env(env(&[("HOME", "/h"), ("XDG_CACHE_HOME", "cache"), ("TAPER_DATA_DIR", "")]));
+        assert_eq!(dirs.cache().unwrap(), "/h/.cache/taper");
+        assert_eq!(dirs.data().unwrap(), "/h/.local/share/taper");
     }
 
     #[test]
-    fn without_a_home_the_error_names_the_variable_to_set() {
-        let all = [("TAPER_CACHE_DIR", "/c"), ("TAPER_DATA_DIR", "/d"), ("TAPER_CONFIG_DIR", "/e")];
-        assert!(Dirs::from_env(env(&all)).is_ok());
-        let error = Dirs::from_env(env(&all[..2])).unwrap_err().to_string();
-        assert!(error.contains("configuration folder") && error.contains("TAPER_CONFIG_DIR"), "{error}");
+    fn without_a_home_only_the_folder_that_is_asked_for_is_missed_and_its_variable_named() {
+        let dirs = Dirs::from_env(env(&[("TAPER_CACHE_DIR", "/c"), ("TAPER_DATA_DIR", "/d")]));
+        assert_eq!((dirs.cache().unwrap(), dirs.data().unwrap()), (Path::new("/c"), Path::new("/d")));
+        assert_eq!(
+            dirs.config().unwrap_err().to_string(),
+            "cannot tell where the configuration folder is: HOME is not set\n  \
+             set HOME, or name the folder itself in TAPER_CONFIG_DIR"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! of it ([`traffic`]).
 
 pub mod bandwidth;
+pub mod cgroup;
 pub mod machine;
 pub mod traffic;
 

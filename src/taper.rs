@@ -104,7 +104,7 @@ impl Taper {
             return Self::from_model(synth.open()?, &LoadOptions::default());
         }
         let files =
-            registry::resolve(model, &Dirs::from_env(config::process_env)?, &Fetch::from_env(config::process_env))?;
+            registry::resolve(model, &Dirs::from_env(config::process_env), &Fetch::from_env(config::process_env))?;
         Self::open(&files, &LoadOptions::default())
     }
 
@@ -136,6 +136,7 @@ impl Taper {
     /// When it does not fit in memory, or its tensors are damaged.
     pub fn from_model(model: OpenModel, options: &LoadOptions) -> Result<Self> {
         let plan = Self::plan(&model, options, fit::available_memory())?;
+        fit::try_out(&plan).map_err(|e| e.in_file(&model.path))?;
         let tensors = model.tensors()?;
         if plan.limits.context > model.config.context {
             tracing::warn!(
@@ -177,7 +178,8 @@ impl Taper {
         self.stream(prompt, options, |_| ControlFlow::Continue(()))
     }
 
-    /// [`Taper::generate`], handing over every [`Event`] as it comes. `Break` interrupts the answer; what came is kept.
+    /// [`Taper::generate`], handing over every [`Event`] as it comes. `Break` interrupts the answer; what came is kept. The
+    /// last is [`Event::Done`], before an error too once the prompt is tokens: its counts are of what was done by then.
     ///
     /// # Errors
     /// As [`Taper::generate`].
@@ -222,20 +224,26 @@ impl Taper {
         options: &Options,
         mut on_event: impl FnMut(&Event) -> ControlFlow<()>,
     ) -> Result<Generation> {
-        let id = self.engine.add_request(Request {
+        let refused = Done::refused(prompt.len(), options.sampling.seed);
+        let request = Request {
             prompt,
             max_tokens: options.max_tokens,
             min_tokens: options.min_tokens,
             stop: options.stop.clone(),
             ignore_end: false,
             sampling: options.sampling.clone(),
+        };
+        let id = self.engine.add_request(request).inspect_err(|_| {
+            let _ = on_event(&Event::Done(refused)); // there is nothing left to stop
         })?;
         let mut answer = Answer::default();
         loop {
             let events = match self.engine.step() {
                 Ok(events) => events,
                 Err(e) => {
-                    self.engine.abort(id, Finish::Error);
+                    for event in self.engine.abort(id, Finish::Error) {
+                        answer.take(event, &mut on_event);
+                    }
                     return Err(e);
                 }
             };

@@ -58,7 +58,7 @@ impl Place {
     }
 
     fn dirs(&self) -> Dirs {
-        Dirs { cache: self.path("cache"), data: self.path("data"), config: self.path("config") }
+        Dirs::below(self.folder.path())
     }
 
     fn fetch(&self) -> Fetch {
@@ -267,7 +267,7 @@ fn two_at_once_download_once() {
 #[test]
 fn child_that_downloads_forever() {
     let Some(folder) = std::env::var_os("TAPER_TEST_CHILD").map(PathBuf::from) else { return };
-    let dirs = Dirs { cache: folder.join("cache"), data: folder.join("data"), config: folder.join("config") };
+    let dirs = Dirs::below(&folder);
     let fetch = Fetch { python: folder.join("python").into(), ..Fetch::from_env(|_| None) };
     let _ = resolve_in(&weights(), "tiny", &dirs, &fetch);
 }
@@ -329,7 +329,7 @@ fn a_cache_that_cannot_be_written_says_which_variable_to_set() {
     let error = place.resolve(&weights()).unwrap_err().to_string();
     assert!(error.contains("models/tiny") && error.contains("TAPER_CACHE_DIR"), "{error}");
     // No model folder can be made in /proc; neither can it anywhere that is read-only.
-    let dirs = Dirs { cache: "/proc/taper".into(), ..place.dirs() };
+    let dirs = Dirs::from_env(|name| (name == "TAPER_CACHE_DIR").then(|| "/proc/taper".into()));
     let error = resolve_in(&weights(), "tiny", &dirs, &place.fetch()).unwrap_err().to_string();
     assert!(error.contains("/proc/taper") && error.contains("TAPER_CACHE_DIR"), "{error}");
     assert_eq!(place.pip_calls(), 0, "this is found out before anything is downloaded");

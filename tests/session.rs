@@ -11,7 +11,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use taper::config::Dirs;
 use taper::session::{MAX_BYTES, Record, Sessions};
 use taper::text::{Conversation, Role};
 
@@ -21,7 +20,7 @@ const CHILD: &str = "TAPER_TEST_SESSION_FOLDER";
 const SMALL_DISK: &str = "TAPER_TEST_SMALL_DISK";
 
 fn sessions(folder: &Path) -> Sessions {
-    Sessions::new(&Dirs { cache: folder.into(), data: folder.into(), config: folder.into() })
+    Sessions::new(folder)
 }
 
 fn file(folder: &Path, id: &str) -> PathBuf {

@@ -83,16 +83,14 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
         let rates = measure(taper.engine(), test, usize::from(cli.bench.repetitions))?;
         rows.extend(Spread::of(&rates).map(|rate| Row { test, rate }));
     }
-    Report { taper: &taper, threads: session.threads(), bandwidth, hash }.print(cli.bench.output, &rows)
+    Report { taper: &taper, threads: session.threads, bandwidth, hash }.print(cli.bench.output, &rows)
 }
 
 /// The memory's bandwidth now, kept for the line after a chat's answer.
 fn measure_bandwidth(session: &Session) -> f64 {
-    let rate = bandwidth::measure(session.threads());
-    tracing::info!("{} threads read {:.1} GB/s from memory", session.threads(), rate / 1e9);
-    if let Ok(dirs) = Dirs::from_env(config::process_env) {
-        bandwidth::remember(&dirs, session.threads(), rate);
-    }
+    let rate = bandwidth::measure(session.threads);
+    tracing::info!("{} threads read {:.1} GB/s from memory", session.threads, rate / 1e9);
+    bandwidth::remember(&Dirs::from_env(config::process_env), session.threads, rate);
     rate
 }
 

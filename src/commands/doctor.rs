@@ -8,14 +8,16 @@ use crate::cli::DoctorArgs;
 use crate::config::{self, Dirs};
 use crate::engine::fit::{available_memory, human_bytes};
 use crate::error::{Error, Result};
-use crate::stats::machine::{self, Quota};
-use crate::stats::{self, bandwidth};
+use crate::stats::cgroup::{self, Quota};
+use crate::stats::{self, bandwidth, machine};
 use crate::taper::Taper;
+use crate::terminal::log;
 use crate::terminal::render::Answer;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<()> {
-    let dirs = Dirs::from_env(config::process_env)?;
-    let findings = Findings::look(&dirs, args.threads.map_or_else(stats::cores, usize::from));
+    let dirs = Dirs::from_env(config::process_env);
+    log::init(false, 0);
+    let findings = Findings::look(&dirs, super::threads(args.threads));
     let mut answer = Answer::new();
     if args.json {
         let json = serde_json::to_string(&findings)
@@ -65,7 +67,8 @@ struct Bandwidth {
 #[derive(Serialize)]
 struct Folder {
     purpose: &'static str,
-    path: PathBuf,
+    /// `None` where no variable says it.
+    path: Option<PathBuf>,
     exists: bool,
     bytes: u64,
 }
@@ -89,11 +92,10 @@ impl Findings {
         let memory = Memory { total: machine::total_memory(), available: available_memory() };
         let bytes_per_second = bandwidth::measure(threads);
         bandwidth::remember(dirs, threads, bytes_per_second);
-        let folder = |purpose, path: &Path| Folder {
-            purpose,
-            path: path.to_owned(),
-            exists: path.is_dir(),
-            bytes: folder_bytes(path),
+        let folder = |purpose, path: Result<&Path>| {
+            let path = path.ok().map(Path::to_owned);
+            let there = path.as_deref().filter(|path| path.is_dir());
+            Folder { purpose, exists: there.is_some(), bytes: there.map_or(0, folder_bytes), path }
         };
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -106,11 +108,11 @@ impl Findings {
                 affinity: machine::affinity(),
                 cores: stats::cores(),
             },
-            quota: machine::quota(),
+            quota: cgroup::quota(),
             memory,
             bandwidth: Bandwidth { threads, bytes_per_second },
-            folders: vec![folder("cache", &dirs.cache), folder("data", &dirs.data), folder("config", &dirs.config)],
-            models: models(&dirs.cache.join("models")),
+            folders: vec![folder("cache", dirs.cache()), folder("data", dirs.data()), folder("config", dirs.config())],
+            models: dirs.cache().map(|cache| models(&cache.join("models"))).unwrap_or_default(),
             backend: Backend {
                 name: Taper::BACKEND,
                 why: "candle in f32 is the one backend of this version; it uses every processor that candle runs on",
@@ -145,7 +147,10 @@ impl Findings {
         ];
         for f in &self.folders {
             let state = if f.exists { human_bytes(f.bytes) } else { "not there yet".into() };
-            lines.push(format!("{:<10} {} ({state})", f.purpose, f.path.display()));
+            lines.push(match &f.path {
+                Some(path) => format!("{:<10} {} ({state})", f.purpose, path.display()),
+                None => format!("{:<10} nowhere: HOME is not set", f.purpose),
+            });
         }
         if self.models.is_empty() {
             lines.push("models     none fetched yet".into());

@@ -1,54 +1,70 @@
 //! One prompt, one answer: `-p`, `-f`, or piped input.
 
-use std::io::Read;
 use std::ops::ControlFlow;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Session;
+use super::{Session, chat, input};
 use crate::cli::{Cli, PromptArgs};
 use crate::engine::{Done, Event, Finish};
 use crate::error::{Error, Result};
-use crate::terminal::log;
 use crate::terminal::reading::Reading;
 use crate::terminal::render::Answer;
+
+/// Answers the prompt; without one a person is there to chat. Under `--json` the last line tells how it ended, whatever
+/// went wrong before the first token or after.
+pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
+    let mut done = None;
+    let result = prompt(&cli.prompt).and_then(|prompt| match prompt {
+        Some(_) if cli.chat.continue_last || cli.chat.session.is_some() => {
+            Err(Error::usage("--continue and --session are for a chat, and input is piped in"))
+        }
+        Some(prompt) => answer(&prompt, cli, session, &mut done),
+        None => chat::run(cli, session),
+    });
+    if !cli.prompt.json {
+        return result;
+    }
+    let written = Answer::new().line(&last_line(done.as_ref(), result.as_ref().err()).to_string());
+    result.and(written)
+}
 
 /// The prompt that the arguments and standard input give; `None` when a person is there to chat.
 ///
 /// # Errors
 /// When the file or standard input cannot be read as text, or there is nothing in them.
-pub(super) fn prompt(args: &PromptArgs) -> Result<Option<String>> {
+fn prompt(args: &PromptArgs) -> Result<Option<String>> {
     let given = match &args.file {
-        Some(path) => Some(
-            std::fs::read_to_string(path)
-                .map_err(|e| Error::usage(format!("cannot read the prompt: {e}")).in_file(path))?,
-        ),
+        Some(path) => {
+            let bytes = input::file("the prompt", path)?;
+            Some(input::text("the prompt", bytes).map_err(|e| e.in_file(path))?)
+        }
         None => args.prompt.clone(),
     };
-    if super::stdin_is_terminal() {
-        return Ok(given);
-    }
-    let mut piped = String::new();
-    std::io::stdin()
-        .read_to_string(&mut piped)
-        .map_err(|e| Error::usage(format!("cannot read standard input as text: {e}")))?;
-    let prompt = match given {
-        Some(given) if piped.is_empty() => given,
-        Some(given) => format!("{}\n\n{given}", piped.trim_end_matches('\n')),
-        None if args.raw => piped,
-        None => piped.trim_end_matches('\n').to_owned(), // the newline that ends a file is no part of a message
-    };
-    if prompt.trim().is_empty() {
+    let prompt = if super::stdin_is_terminal() { given } else { Some(with_piped(given, args.raw)?) };
+    if prompt.as_ref().is_some_and(|prompt| prompt.trim().is_empty()) {
         return Err(Error::usage("the prompt is empty").help("give some text with -p, or on standard input"));
     }
-    Ok(Some(prompt))
+    Ok(prompt)
 }
 
-pub(super) fn run(prompt: &str, cli: &Cli, session: &Session) -> Result<()> {
+/// Piped input, and behind it what was given otherwise.
+fn with_piped(given: Option<String>, raw: bool) -> Result<String> {
+    let piped = input::text("standard input", input::stdin()?)?;
+    Ok(match given {
+        Some(given) if piped.is_empty() => given,
+        Some(given) => format!("{}\n\n{given}", piped.trim_end_matches('\n')),
+        None if raw => piped,
+        None => piped.trim_end_matches('\n').to_owned(), // the newline that ends a file is no part of a message
+    })
+}
+
+/// Loads the model and answers. `done` is what the answer amounted to, when it failed too.
+fn answer(prompt: &str, cli: &Cli, session: &Session, done: &mut Option<Done>) -> Result<()> {
     let options = super::options(&cli.prompt, &cli.sampling)?;
     let mut taper = session.load(None, None)?;
     if !options.raw && taper.template().is_err() {
-        log::note(format_args!(
+        session.say(format_args!(
             "{} is a base model (it has no chat template): the prompt is completed as it stands",
             taper.name()
         ));
@@ -57,6 +73,7 @@ pub(super) fn run(prompt: &str, cli: &Cli, session: &Session) -> Result<()> {
         answer: if cli.prompt.json { Answer::new() } else { Answer::styled(cli.chat.color) },
         reading: Reading::new(session.args.quiet || cli.prompt.json),
         json: cli.prompt.json,
+        done,
         failed: None,
     };
     let caught = session.interrupt.catch();
@@ -69,39 +86,30 @@ pub(super) fn run(prompt: &str, cli: &Cli, session: &Session) -> Result<()> {
     if let Some(e) = sink.failed {
         return Err(e);
     }
-    let done = match result {
-        Ok(generation) => generation.done,
-        Err(e) => {
-            if cli.prompt.json {
-                sink.answer.line(&error_json(&e, options.sampling.seed).to_string())?;
-            } else {
-                sink.answer.end()?;
-            }
-            return Err(e);
-        }
-    };
     if !cli.prompt.json {
         sink.answer.end()?;
     }
+    let done = result?.done;
     if done.finish == Finish::Interrupted {
-        log::note("[interrupted]");
+        session.say("[interrupted]");
         return Err(Error::interrupted());
     }
-    if !cli.prompt.json && !session.args.quiet {
-        log::note(session.answer_line(&taper, &done));
+    if !cli.prompt.json {
+        session.say(session.answer_line(&taper, &done));
     }
     Ok(())
 }
 
 /// Where events go: text as it comes, or JSON lines.
-struct Sink {
+struct Sink<'a> {
     answer: Answer,
     reading: Reading,
     json: bool,
+    done: &'a mut Option<Done>,
     failed: Option<Error>,
 }
 
-impl Sink {
+impl Sink<'_> {
     fn take(&mut self, event: &Event) {
         if self.failed.is_some() {
             return;
@@ -114,41 +122,35 @@ impl Sink {
                 self.reading.wipe();
                 self.answer.push(text)
             }
-            Event::Done(done) if self.json => self.answer.line(&done_json(done).to_string()),
             Event::Prompt { computed, total } => {
                 self.reading.at(*computed, *total);
                 Ok(())
             }
-            Event::Done(_) => Ok(()),
+            Event::Done(done) => {
+                *self.done = Some(done.clone());
+                Ok(())
+            }
         };
         self.failed = written.err();
     }
 }
 
-/// The last line of an answer that failed.
-fn error_json(e: &Error, seed: u64) -> serde_json::Value {
-    let nothing = Done {
-        finish: Finish::Error,
-        prompt_tokens: 0,
-        cached_tokens: 0,
-        generated_tokens: 0,
-        prompt_seconds: 0.0,
-        generation_seconds: 0.0,
-        seed,
-    };
-    let mut json = done_json(&nothing);
-    json["error"] = e.what().into();
-    json
-}
-
-fn done_json(done: &Done) -> serde_json::Value {
-    json!({
+/// The last of the JSON lines. What failed before there was a prompt in tokens has counts of nothing, and no seed.
+fn last_line(done: Option<&Done>, e: Option<&Error>) -> Value {
+    let seed = done.map(|done| done.seed);
+    let nothing = Done::refused(0, 0);
+    let done = done.unwrap_or(&nothing);
+    let mut line = json!({
         "event": "done",
         "finish_reason": done.finish.to_string(),
         "prompt_tokens": done.prompt_tokens,
         "generated_tokens": done.generated_tokens,
         "prompt_seconds": done.prompt_seconds,
         "generation_seconds": done.generation_seconds,
-        "seed": done.seed,
-    })
+        "seed": seed,
+    });
+    if let Some(e) = e.filter(|_| done.finish == Finish::Error) {
+        line["error"] = e.what().into();
+    }
+    line
 }

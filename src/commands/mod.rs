@@ -7,17 +7,19 @@ mod csv;
 mod doctor;
 mod estimate;
 mod generate;
+mod input;
 mod models;
 mod perplexity;
 mod tokenize;
 
+use std::fmt::Display;
 use std::io::IsTerminal;
 
 use crate::backend::candle;
 use crate::cli::{Cli, Command, ModelArgs, PromptArgs, SamplingArgs};
 use crate::config::{self, Dirs};
 use crate::engine::Done;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::open::OpenModel;
 use crate::model::synth::Synth;
 use crate::registry::{self, Fetch, ModelFiles};
@@ -44,13 +46,8 @@ pub fn run(cli: &Cli) -> Result<()> {
                 bench::run(cli, &session)
             } else if cli.bench.estimate_memory {
                 estimate::run(cli, &session)
-            } else if let Some(prompt) = generate::prompt(&cli.prompt)? {
-                if cli.chat.continue_last || cli.chat.session.is_some() {
-                    return Err(Error::usage("--continue and --session are for a chat, and input is piped in"));
-                }
-                generate::run(&prompt, cli, &session)
             } else {
-                chat::run(cli, &session)
+                generate::run(cli, &session)
             }
         }
     }
@@ -59,33 +56,37 @@ pub fn run(cli: &Cli) -> Result<()> {
 /// What every command has: the model arguments, and Ctrl-C.
 struct Session {
     args: ModelArgs,
+    /// How many threads compute.
+    threads: usize,
     interrupt: Interrupt,
 }
 
 impl Session {
     fn start(args: &ModelArgs) -> Result<Self> {
         log::init(args.quiet, args.verbose);
+        let threads = threads(args.threads);
         // Before any thread is started.
-        candle::set_threads(args.threads.map_or_else(stats::cores, usize::from));
-        Ok(Self { args: args.clone(), interrupt: Interrupt::listen()? })
+        candle::set_threads(threads);
+        Ok(Self { args: args.clone(), threads, interrupt: Interrupt::listen()? })
     }
 
-    /// How many threads compute.
-    fn threads(&self) -> usize {
-        self.args.threads.map_or_else(stats::cores, usize::from)
+    /// Tells what only `-q` does without.
+    fn say(&self, line: impl Display) {
+        if !self.args.quiet {
+            log::note(line);
+        }
     }
 
     /// The line after an answer; with the share of the memory's bandwidth if that was ever measured here.
     fn answer_line(&self, taper: &Taper, done: &Done) -> String {
-        let dirs = Dirs::from_env(config::process_env).ok();
-        let bandwidth = dirs.and_then(|dirs| bandwidth::known(&dirs, self.threads()));
+        let bandwidth = bandwidth::known(&Dirs::from_env(config::process_env), self.threads);
         stats::answer_line(done, taper.traffic(), bandwidth)
     }
 
     /// The same with another model.
     fn with_model(&self, model: &str) -> Self {
         let args = ModelArgs { model: model.to_owned(), ..self.args.clone() };
-        Self { args, interrupt: self.interrupt.clone() }
+        Self { args, interrupt: self.interrupt.clone(), ..*self }
     }
 
     /// The model's files, fetched if they are absent.
@@ -93,7 +94,7 @@ impl Session {
         let mut fetch = Fetch::from_env(config::process_env);
         fetch.offline |= self.args.offline;
         fetch.progress = Mode::for_stderr(self.args.quiet);
-        registry::resolve(&self.args.model, &Dirs::from_env(config::process_env)?, &fetch)
+        registry::resolve(&self.args.model, &Dirs::from_env(config::process_env), &fetch)
     }
 
     fn open(&self) -> Result<OpenModel> {
@@ -123,6 +124,17 @@ impl Session {
         tracing::info!("{} loaded in {:.2} s", taper.name(), start.elapsed().as_secs_f64());
         Ok(taper)
     }
+}
+
+/// The threads that compute: those asked for, but no more than there are cores for. More would not share the work but
+/// spin for it, and 1024 on two cores take minutes for a token.
+fn threads(asked: Option<u16>) -> usize {
+    let cores = stats::cores();
+    let asked = asked.map_or(cores, usize::from);
+    if asked > cores {
+        tracing::warn!("{asked} threads are asked for, and this process may use {cores} cores: {cores} compute");
+    }
+    asked.min(cores)
 }
 
 /// The options of an answer from the flags.

@@ -45,7 +45,7 @@ impl Registry {
     fn start(output: &OutputArgs) -> Result<Self> {
         log::init(output.quiet, 0);
         let interrupt = Interrupt::listen()?;
-        let dirs = Dirs::from_env(config::process_env)?;
+        let dirs = Dirs::from_env(config::process_env);
         let manifest = Manifest::load(&dirs)?;
         let hub_cache = hub::cache::folder(config::process_env);
         Ok(Self { dirs, hub_cache, manifest, progress: Mode::for_stderr(output.quiet), _interrupt: interrupt })
@@ -63,10 +63,10 @@ impl Registry {
             return Ok(Named::Hub(named, local));
         }
         let model = self.manifest.find(spec).ok_or_else(|| resolve::unknown(&self.manifest, spec))?;
-        Ok(Named::Model(model, self.look(model)))
+        Ok(Named::Model(model, self.look(model)?))
     }
 
-    fn look(&self, model: &Model) -> Local {
+    fn look(&self, model: &Model) -> Result<Local> {
         local::look(model, &self.dirs, &self.hub_cache)
     }
 }
@@ -80,7 +80,8 @@ enum Named<'m> {
 }
 
 fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
-    let models = registry.manifest.models().iter().map(|model| (model, registry.look(model)));
+    let all = registry.manifest.models().iter().map(|model| Ok((model, registry.look(model)?)));
+    let models = all.collect::<Result<Vec<_>>>()?.into_iter();
     let mut answer = Answer::new();
     if args.output.json {
         let models: Vec<Value> = models.map(|(model, local)| summary(model, &local, &registry.manifest)).collect();

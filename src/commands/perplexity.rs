@@ -6,7 +6,7 @@
 
 use serde_json::json;
 
-use super::{Session, csv};
+use super::{Session, csv, input};
 use crate::cli::{Format, PerplexityArgs};
 use crate::error::{Error, Result};
 use crate::taper::Taper;
@@ -18,8 +18,7 @@ const DEFAULT_WINDOW: usize = 512;
 const PREFILL_CHUNK: usize = 512;
 
 pub(super) fn run(args: &PerplexityArgs, session: &Session) -> Result<()> {
-    let text = std::fs::read(&args.file)
-        .map_err(|e| Error::usage(format!("cannot read the text: {e}")).in_file(&args.file))?;
+    let text = input::file("the text", &args.file)?;
     let window = if args.model.ctx_size == 0 { DEFAULT_WINDOW } else { args.model.ctx_size };
     if window < 4 {
         return Err(Error::usage(format!("a window of {window} tokens has no second half to score")));

@@ -1,17 +1,14 @@
 //! `taper tokenize`: standard input, byte for byte, as token ids.
 
-use std::io::Read;
-
-use super::Session;
+use super::{Session, input};
 use crate::cli::TokenizeArgs;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::terminal::render::Answer;
 use crate::text::Specials;
 
 pub(super) fn run(args: &TokenizeArgs, session: &Session) -> Result<()> {
     let model = session.open()?;
-    let mut bytes = Vec::new();
-    std::io::stdin().read_to_end(&mut bytes).map_err(|e| Error::runtime(format!("cannot read standard input: {e}")))?;
+    let bytes = input::stdin()?;
     let ids = if args.no_special {
         model.tokenizer.encode_bytes(&bytes, Specials::Plain)?
     } else {

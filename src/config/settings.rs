@@ -1,15 +1,19 @@
-//! The user's settings file, `config.toml`: flags that need not be typed every time.
+//! Flags that need not be typed every time: the user's settings file, `config.toml`, and the environment.
 //!
-//! A key is a flag's long name. Its value becomes the flag's default, so that the order is flag, environment, this file,
-//! built-in default, and so that it is checked by the very rules of the command line. Flags of one run (`-p`, `--json`,
-//! `--continue`) are no settings.
+//! A key of the file is a flag's long name, a variable is `TAPER_` and that name. A value becomes the flag's default, so
+//! that the order is flag, environment, file, built-in default; so that it is checked by the very rules of the command
+//! line; and so that it contradicts nothing that is typed, for clap's conflicts are between what is typed alone. Flags of
+//! one run (`-p`, `--json`, `--continue`) are no keys of the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use clap::builder::OsStr;
-use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
+use clap::error::ContextKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use toml::{Spanned, Value};
 
 use crate::cli::Cli;
@@ -42,8 +46,11 @@ const KEYS: [&str; 20] = [
 /// Defaults by flag.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    values: BTreeMap<String, Vec<String>>,
+    values: BTreeMap<String, Vec<OsString>>,
 }
+
+/// Flags by their long names.
+pub type Flags = BTreeSet<String>;
 
 /// What is wrong, and at which byte.
 struct Wrong {
@@ -59,7 +66,7 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Self> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text, path),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Self::default()),
             Err(e) => Err(Error::usage(format!("cannot read the settings: {e}")).in_file(path).caused_by(e)),
         }
     }
@@ -78,27 +85,98 @@ impl Settings {
         })
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+    /// What the environment says; a variable that is set to nothing says nothing. The values are checked with the rest of
+    /// the command line.
+    pub fn of_env(env: impl Fn(&str) -> Option<OsString>) -> Self {
+        let of_flag = |key: String| Some((key.clone(), vec![super::value(&env, &variable(&key))?]));
+        Self { values: Cli::command().get_arguments().filter_map(setting).filter_map(of_flag).collect() }
     }
 
-    /// Makes the settings the defaults of the command's flags, and of its subcommands'. `except` are left alone.
+    /// The flags that are set.
+    pub fn flags(&self) -> Flags {
+        self.values.keys().cloned().collect()
+    }
+
+    /// Forgets a flag's value.
+    pub fn forget(&mut self, key: &str) {
+        self.values.remove(key);
+    }
+
+    /// Makes the settings the defaults of the command's flags, and of its subcommands'. `above` are the flags that a
+    /// stronger source sets: where a setting conflicts with one of them it does not count.
     #[must_use]
-    pub fn apply(&self, command: Command, except: &[&str]) -> Command {
+    pub fn apply(&self, command: Command, above: &Flags) -> Command {
+        let overruled = overruled(&command, above);
         let command = command.mut_args(|arg| match setting(&arg).and_then(|key| self.values.get_key_value(&key)) {
-            Some((key, values)) if !except.contains(&&**key) => arg.default_values(values.iter().map(OsStr::from)),
+            Some((key, values)) if !overruled.contains(key) => arg.default_values(values.iter().map(OsStr::from)),
             _ => arg,
         });
-        command.mut_subcommands(|sub| self.apply(sub, except))
+        command.mut_subcommands(|sub| self.apply(sub, above))
     }
+}
+
+/// The flags that were typed, a subcommand's among them.
+pub fn typed(command: &Command, matches: &ArgMatches) -> Flags {
+    let is_typed = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let mut flags: Flags = command.get_arguments().filter(is_typed).filter_map(long).collect();
+    if let Some((name, matches)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand(name)
+    {
+        flags.extend(typed(command, matches));
+    }
+    flags
+}
+
+/// The flags that conflict with one of `above`, whichever of the two declares it.
+fn overruled(command: &Command, above: &Flags) -> Flags {
+    let mut overruled = Flags::new();
+    for arg in command.get_arguments() {
+        let others: Flags = command.get_arg_conflicts_with(arg).into_iter().filter_map(long).collect();
+        match long(arg) {
+            Some(flag) if above.contains(&flag) => overruled.extend(others),
+            Some(flag) if !others.is_disjoint(above) => drop(overruled.insert(flag)),
+            _ => {}
+        }
+    }
+    overruled
+}
+
+fn long(arg: &Arg) -> Option<String> {
+    arg.get_long().map(str::to_owned)
+}
+
+/// A flag's environment name.
+fn variable(long: &str) -> String {
+    format!("TAPER_{}", long.to_uppercase().replace('-', "_"))
+}
+
+/// A command that is deaf to the environment, as are its subcommands: clap takes a variable for something typed.
+pub fn deaf(command: Command) -> Command {
+    command.mut_args(|arg| arg.env(None)).mut_subcommands(deaf)
+}
+
+/// clap's refusal of a value that was not typed. Those of the file were tried out when it was read.
+pub fn bad_variable(e: &clap::Error) -> Error {
+    let error = Error::usage(first_line(e));
+    match e.get(ContextKind::InvalidArg).map(ToString::to_string).as_deref().and_then(flag_in) {
+        Some(flag) => error.at(format_args!("the environment variable {}", variable(flag))),
+        None => error,
+    }
+}
+
+/// The long name in clap's `--ctx-size <N>`.
+pub fn flag_in(usage: &str) -> Option<&str> {
+    usage.split(' ').next()?.strip_prefix("--")
+}
+
+fn first_line(e: &clap::Error) -> String {
+    e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 /// The key of a flag: its long name, where its environment name says that it is the flag of that meaning.
 fn setting(arg: &Arg) -> Option<String> {
     let long = arg.get_long()?;
-    let env = format!("TAPER_{}", long.to_uppercase().replace('-', "_"));
-    (arg.get_env()? == env.as_str()).then(|| long.to_owned())
+    (arg.get_env()? == variable(long).as_str()).then(|| long.to_owned())
 }
 
 /// The values of every key, each tried out as the flag that it stands for.
@@ -114,14 +192,14 @@ fn check(text: &str) -> Result<Settings, Wrong> {
         }
         let byte = value.span().start;
         let values = texts(&key, value.get_ref()).map_err(|what| Wrong { what, byte })?;
-        settings.values.insert(key, values);
+        settings.values.insert(key, values.into_iter().map(OsString::from).collect());
     }
     Ok(settings)
 }
 
 /// A value as the command line would have it.
 fn texts(key: &str, value: &Value) -> Result<Vec<String>, String> {
-    let is_switch = command().get_arguments().any(|a| a.get_long() == Some(key) && is_switch(a));
+    let is_switch = Cli::command().get_arguments().any(|a| a.get_long() == Some(key) && is_switch(a));
     let texts = match value {
         Value::Boolean(on) if is_switch => return Ok(vec![on.to_string()]),
         _ if is_switch => return Err(format!("{key} is true or false")),
@@ -142,19 +220,11 @@ fn texts(key: &str, value: &Value) -> Result<Vec<String>, String> {
 fn try_out(key: &str, values: &[String]) -> Result<(), String> {
     let flags = values.iter().map(|value| format!("--{key}={value}"));
     let args: Vec<String> = std::iter::once("taper".to_owned()).chain(flags).collect();
-    let parsed = command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = parsed.map_err(|e| {
-        let text = e.to_string();
-        text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
-    })?;
+    let parsed = deaf(Cli::command()).try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = parsed.map_err(|e| first_line(&e))?;
     cli.sampling.sampling().map_err(|e| e.what().to_owned())?;
     cli.prompt.max_tokens().map_err(|e| e.what().to_owned())?;
     Ok(())
-}
-
-/// The command line, deaf to the environment.
-fn command() -> Command {
-    Cli::command().mut_args(|arg| arg.env(None))
 }
 
 fn is_switch(arg: &Arg) -> bool {
@@ -166,8 +236,8 @@ fn is_switch(arg: &Arg) -> bool {
 /// # Errors
 /// As [`Settings::read`].
 pub fn of_user(env: impl Fn(&str) -> Option<OsString>) -> Result<Settings> {
-    match super::Dirs::from_env(env) {
-        Ok(dirs) => Settings::read(&dirs.config.join("config.toml")),
+    match super::Dirs::from_env(env).config() {
+        Ok(folder) => Settings::read(&folder.join("config.toml")),
         Err(_) => Ok(Settings::default()),
     }
 }
@@ -186,7 +256,7 @@ mod tests {
 
     /// The command line with a settings file, deaf to the environment.
     fn cli(settings: &str, args: &[&str]) -> Cli {
-        let command = parse(settings).unwrap().apply(Cli::command(), &[]).mut_args(|arg| arg.env(None));
+        let command = deaf(parse(settings).unwrap().apply(Cli::command(), &Flags::new()));
         let args = std::iter::once("taper").chain(args.iter().copied());
         Cli::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
     }
@@ -243,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_has_no_settings_and_a_folder_is_an_error() {
-        assert!(Settings::read(Path::new("/nonexistent/config.toml")).unwrap().is_empty());
+        assert!(Settings::read(Path::new("/nonexistent/config.toml")).unwrap().flags().is_empty());
         let folder = tempfile::tempdir().unwrap();
         assert!(Settings::read(folder.path()).unwrap_err().to_string().starts_with("cannot read the settings: "));
     }

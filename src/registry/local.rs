@@ -80,11 +80,14 @@ impl Local {
 }
 
 /// Looks for the files of `model`, and reads none. `hub_cache` is the cache that the hub's programs share.
-pub fn look(model: &Model, dirs: &Dirs, hub_cache: &Path) -> Local {
-    match model.preferred() {
-        Source::Wheel(wheel) => in_store(wheel, &Store::new(dirs).folder(model)),
+///
+/// # Errors
+/// When they would be in taper's own cache, and no variable says where that is.
+pub fn look(model: &Model, dirs: &Dirs, hub_cache: &Path) -> Result<Local> {
+    Ok(match model.preferred() {
+        Source::Wheel(wheel) => in_store(wheel, &Store::new(dirs)?.folder(model)),
         Source::Hub(hub) => in_cache(hub, &Cache::new(hub_cache, &hub.repo)),
-    }
+    })
 }
 
 /// A source's files in the hub's cache. The blob's name is the hash that the hub gave when it was fetched.

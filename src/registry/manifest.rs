@@ -121,7 +121,8 @@ impl Manifest {
     /// When the user's file cannot be read, or the first thing that is wrong in it.
     pub fn load(dirs: &Dirs) -> Result<Self> {
         let embedded = Self::embedded()?;
-        let path = dirs.config.join("models.toml");
+        let Ok(folder) = dirs.config() else { return Ok(embedded) }; // nobody's, so there are no models of theirs
+        let path = folder.join("models.toml");
         match std::fs::read_to_string(&path) {
             Ok(text) => embedded.overlaid(&text, &path.display().to_string()),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(embedded),

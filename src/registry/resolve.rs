@@ -158,13 +158,18 @@ fn name_of(path: &Path) -> String {
 pub fn unknown(manifest: &Manifest, spec: &str) -> Error {
     let names: Vec<_> = manifest.models().iter().map(|model| model.name.as_str()).collect();
     let mut help = vec![format!("known models: {}", names.join(", "))];
-    help.extend(closest(manifest, spec).map(|name| format!("did you mean {name}?")));
+    let meant = Some(spec).filter(|spec| !spec.trim().is_empty()).and_then(|spec| closest(manifest, spec));
+    help.extend(meant.map(|name| format!("did you mean {name}?")));
     help.push(if Path::new(spec).exists() {
         format!("for the file or folder of this name, write ./{spec}")
     } else {
         "the path of a .gguf file or of a folder with safetensors works too".to_owned()
     });
-    Error::model(format!("there is no model named `{spec}`")).help(help.join("\n  "))
+    let what = match spec.trim() {
+        "" => "no model is named: what -m was given is empty".to_owned(),
+        _ => format!("there is no model named `{spec}`"),
+    };
+    Error::model(what).help(help.join("\n  "))
 }
 
 /// The name or alias that was probably meant: one that `spec` begins, or that few slips of the finger turn into it.

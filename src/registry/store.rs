@@ -23,8 +23,10 @@ pub struct Store {
 }
 
 impl Store {
-    pub fn new(dirs: &Dirs) -> Self {
-        Self { root: dirs.cache.join("models") }
+    /// # Errors
+    /// When no variable says where the cache is.
+    pub fn new(dirs: &Dirs) -> Result<Self> {
+        Ok(Self { root: dirs.cache()?.join("models") })
     }
 
     /// Where a model's files lie, or will lie.

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use super::file::SessionFile;
 use super::record::{Record, Saved};
-use crate::config::Dirs;
 use crate::error::{Error, Result};
 use crate::text::{Conversation, Role};
 
@@ -31,8 +30,9 @@ pub struct Listed {
 }
 
 impl Sessions {
-    pub fn new(dirs: &Dirs) -> Self {
-        Self { folder: dirs.data.join("sessions") }
+    /// Those in the data folder.
+    pub fn new(data: &Path) -> Self {
+        Self { folder: data.join("sessions") }
     }
 
     /// A new session named after the time. Nothing is on the disk before its first record.

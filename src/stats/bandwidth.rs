@@ -5,6 +5,7 @@
 //! `doctor` measure it anew; what they find is kept in the cache folder for the line after an answer, which never waits.
 
 use std::hint::black_box;
+use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -90,18 +91,21 @@ struct Known {
 
 /// The last figure measured with `threads` threads on this machine, in bytes a second.
 pub fn known(dirs: &Dirs, threads: usize) -> Option<f64> {
-    read(dirs, &machine::name()).by_threads.into_iter().find_map(|(n, rate)| (n == threads).then_some(rate))
+    let known = read(&file(dirs)?, &machine::name());
+    known.by_threads.into_iter().find_map(|(n, rate)| (n == threads).then_some(rate))
 }
 
 /// Keeps a figure for [`known`]. A cache that cannot be written costs the figure and nothing else.
 pub fn remember(dirs: &Dirs, threads: usize, bytes_per_second: f64) {
-    let mut known = read(dirs, &machine::name());
+    let Some(path) = file(dirs) else { return };
+    let mut known = read(&path, &machine::name());
     known.by_threads.retain(|(n, _)| *n != threads);
     known.by_threads.push((threads, bytes_per_second));
     // Written beside and renamed: another taper reads the old figures or the new ones.
-    let path = file(dirs);
     let part = path.with_extension(format!("part{}", std::process::id()));
-    let written = std::fs::create_dir_all(&dirs.cache)
+    let written = path
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
         .and_then(|()| std::fs::write(&part, serde_json::to_vec(&known)?))
         .and_then(|()| std::fs::rename(&part, &path));
     if let Err(e) = written {
@@ -109,13 +113,13 @@ pub fn remember(dirs: &Dirs, threads: usize, bytes_per_second: f64) {
     }
 }
 
-fn file(dirs: &Dirs) -> std::path::PathBuf {
-    dirs.cache.join("bandwidth.json")
+fn file(dirs: &Dirs) -> Option<PathBuf> {
+    Some(dirs.cache().ok()?.join("bandwidth.json"))
 }
 
 /// The figures of `machine`; none from a file that is absent, damaged or another machine's.
-fn read(dirs: &Dirs, machine: &str) -> Known {
-    let parsed = std::fs::read(file(dirs)).ok().and_then(|bytes| serde_json::from_slice::<Known>(&bytes).ok());
+fn read(file: &Path, machine: &str) -> Known {
+    let parsed = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Known>(&bytes).ok());
     let usable = parsed.filter(|known| known.machine == machine);
     usable.unwrap_or_else(|| Known { machine: machine.to_owned(), by_threads: Vec::new() })
 }
@@ -151,14 +155,15 @@ mod tests {
     #[test]
     fn a_figure_is_kept_by_threads_and_a_damaged_file_is_no_figure() {
         let folder = tempfile::tempdir().unwrap();
-        let dirs = Dirs { cache: folder.path().join("new"), data: "/d".into(), config: "/c".into() };
+        let dirs = Dirs::below(&folder.path().join("new"));
+        let file = file(&dirs).unwrap();
         assert_eq!(known(&dirs, 2), None);
         remember(&dirs, 2, 3e10);
         remember(&dirs, 1, 1e10);
         remember(&dirs, 2, 4e10);
         assert_eq!((known(&dirs, 2), known(&dirs, 1), known(&dirs, 4)), (Some(4e10), Some(1e10), None));
-        assert_eq!(read(&dirs, "another machine").by_threads, []);
-        std::fs::write(file(&dirs), b"{\"machine\":").unwrap();
+        assert_eq!(read(&file, "another machine").by_threads, []);
+        std::fs::write(&file, b"{\"machine\":").unwrap();
         assert_eq!(known(&dirs, 2), None);
         remember(&dirs, 2, 5e10);
         assert_eq!(known(&dirs, 2), Some(5e10));
@@ -168,7 +173,7 @@ mod tests {
     fn a_cache_that_cannot_be_written_is_no_failure() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), b"").unwrap();
-        let dirs = Dirs { cache: folder.path().join("file/cache"), data: "/d".into(), config: "/c".into() };
+        let dirs = Dirs::below(&folder.path().join("file"));
         remember(&dirs, 2, 3e10);
         assert_eq!(known(&dirs, 2), None);
     }

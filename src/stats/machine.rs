@@ -1,11 +1,7 @@
-//! What machine this is: its processor, caches, cores and the limits that the system sets this process.
+//! What machine this is: its processor, caches, cores and memory. The limits of control groups are [`super::cgroup`]'s.
 //!
 //! Linux says all of it in text files; elsewhere most answers are `None`. The parsers take the files' text, so that they
 //! are tested on the texts of machines that are not at hand.
-
-use std::path::Path;
-
-use serde::Serialize;
 
 /// The processor's name and its cores, to tell this machine's figures from another's.
 pub fn name() -> String {
@@ -75,127 +71,23 @@ fn cache_size(text: &str) -> Option<u64> {
 
 /// All memory of the machine, in bytes.
 pub fn total_memory() -> Option<u64> {
+    meminfo("MemTotal")
+}
+
+/// Memory that can be had without swapping, in bytes, whoever may have it.
+pub fn free_memory() -> Option<u64> {
+    meminfo("MemAvailable")
+}
+
+fn meminfo(name: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// What the control group allows this process.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct Quota {
-    /// 1 or 2; `None` where there are no control groups.
-    pub cgroup: Option<u8>,
-    /// Processors' worth of time; `None` is no limit.
-    pub cores: Option<f64>,
-    /// Bytes; `None` is no limit.
-    pub memory: Option<u64>,
-}
-
-/// The tightest limits of this process's control group and of those above it.
-pub fn quota() -> Quota {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    quota_in(Path::new("/sys/fs/cgroup"), &groups)
-}
-
-/// [`quota`] of the hierarchy mounted at `root`. `groups` is /proc/self/cgroup: `0::/path` in version 2, a line a
-/// controller in version 1.
-fn quota_in(root: &Path, groups: &str) -> Quota {
-    let read = |folder: &Path, file: &str| std::fs::read_to_string(folder.join(file)).ok();
-    let number = |folder: &Path, file: &str| read(folder, file)?.trim().parse::<i64>().ok();
-    let path_of = |controller: &str| {
-        let group = groups.lines().find_map(|line| {
-            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-            controllers.split(',').any(|c| c == controller).then_some(path)
-        });
-        group.unwrap_or("/").trim_start_matches('/')
-    };
-    // From the group up to the root: inside a container the path may name folders that only the host sees.
-    let tightest = |mount: &Path, path: &str, limit: &dyn Fn(&Path) -> Option<f64>| {
-        let group = mount.join(path);
-        let folders = group.ancestors().take_while(|folder| folder.starts_with(mount));
-        folders.filter_map(limit).reduce(f64::min)
-    };
-    if root.join("cgroup.controllers").exists() {
-        let cores = tightest(root, path_of(""), &|folder| {
-            let text = read(folder, "cpu.max")?;
-            let (quota, period) = text.trim().split_once(' ')?;
-            Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok().filter(|period| *period > 0.0)?)
-        });
-        let memory = tightest(root, path_of(""), &|folder| number(folder, "memory.max").map(|n| n as f64));
-        return Quota { cgroup: Some(2), cores, memory: memory.map(|n| n as u64) };
-    }
-    let cpu = ["cpu", "cpu,cpuacct"].map(|name| root.join(name)).into_iter().find(|folder| folder.exists());
-    let memory = Some(root.join("memory")).filter(|folder| folder.exists());
-    let cgroup = (cpu.is_some() || memory.is_some()).then_some(1);
-    let cores = cpu.and_then(|mount| {
-        tightest(&mount, path_of("cpu"), &|folder| {
-            let quota = number(folder, "cpu.cfs_quota_us").filter(|n| *n > 0)?; // -1: none
-            Some(quota as f64 / number(folder, "cpu.cfs_period_us").filter(|n| *n > 0)? as f64)
-        })
-    });
-    let memory = memory.and_then(|mount| {
-        tightest(&mount, path_of("memory"), &|folder| {
-            // Version 1 writes "none" as the largest multiple of a page.
-            number(folder, "memory.limit_in_bytes").filter(|n| *n < 1 << 62).map(|n| n as f64)
-        })
-    });
-    Quota { cgroup, cores, memory: memory.map(|n| n as u64) }
+    let size = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    size.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A control group hierarchy of these files.
-    fn hierarchy(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            let path = root.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        root
-    }
-
-    #[test]
-    fn version_2_takes_the_tightest_limit_on_the_way_up() {
-        let root = hierarchy(&[
-            ("cgroup.controllers", "cpu memory"),
-            ("user/cpu.max", "150000 100000\n"),
-            ("user/memory.max", "max\n"),
-            ("user/app/cpu.max", "max 100000\n"),
-            ("user/app/memory.max", "1000000\n"),
-        ]);
-        let expected = Quota { cgroup: Some(2), cores: Some(1.5), memory: Some(1_000_000) };
-        assert_eq!(quota_in(root.path(), "0::/user/app\n"), expected);
-        // A container sees its own group as the root, whatever the path says.
-        let expected = Quota { cgroup: Some(2), cores: None, memory: None };
-        assert_eq!(quota_in(root.path(), "0::/not/here\n"), expected);
-    }
-
-    #[test]
-    fn version_1_has_a_folder_a_controller_and_minus_one_for_no_limit() {
-        let groups = "5:cpu,cpuacct:/box\n4:memory:/box\n";
-        let root = hierarchy(&[
-            ("cpu,cpuacct/box/cpu.cfs_quota_us", "200000"),
-            ("cpu,cpuacct/box/cpu.cfs_period_us", "100000"),
-            ("memory/box/memory.limit_in_bytes", "2000000"),
-        ]);
-        let expected = Quota { cgroup: Some(1), cores: Some(2.0), memory: Some(2_000_000) };
-        assert_eq!(quota_in(root.path(), groups), expected);
-        let root = hierarchy(&[
-            ("cpu/cpu.cfs_quota_us", "-1"),
-            ("cpu/cpu.cfs_period_us", "100000"),
-            ("memory/memory.limit_in_bytes", "9223372036854771712"),
-        ]);
-        assert_eq!(quota_in(root.path(), groups), Quota { cgroup: Some(1), cores: None, memory: None });
-    }
-
-    #[test]
-    fn without_control_groups_there_is_no_quota() {
-        let root = hierarchy(&[]);
-        assert_eq!(quota_in(root.path(), ""), Quota::default());
-    }
 
     #[test]
     fn lists_of_processors_and_sizes_of_caches_are_the_kernels() {

@@ -68,7 +68,7 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
         tracing::info!("measuring {kind}");
         rows.push(measure(&mut taper, kind, text, predict, usize::from(cli.bench.repetitions))?);
     }
-    print(cli.bench.output, &rows, &taper, session.threads(), predict)
+    print(cli.bench.output, &rows, &taper, session.threads, predict)
 }
 
 fn measure(taper: &mut Taper, kind: &'static str, text: &str, predict: usize, repetitions: usize) -> Result<Row> {

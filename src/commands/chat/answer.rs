@@ -55,7 +55,7 @@ impl Chat<'_> {
             stopped => {
                 self.conversation = before;
                 if stopped.is_some() {
-                    log::note("[interrupted]");
+                    self.program.say("[interrupted]");
                 }
             }
         }
@@ -78,7 +78,7 @@ impl Chat<'_> {
         self.close(generation.done.finish);
         let speeds = self.program.answer_line(&self.taper, &generation.done);
         self.totals.add(&generation.done, &speeds);
-        self.say(speeds);
+        self.program.say(speeds);
         self.settings.next_seed();
     }
 
@@ -115,7 +115,7 @@ impl Chat<'_> {
     /// Says why an answer ended, where that is not plain.
     fn close(&self, finish: Finish) {
         match finish {
-            Finish::Interrupted => log::note("[interrupted]"),
+            Finish::Interrupted => self.program.say("[interrupted]"),
             Finish::Length if self.settings.options.max_tokens.is_none() => log::note(format_args!(
                 "[the context of {} tokens is full: /undo or /clear makes room]",
                 self.taper.context()

@@ -90,7 +90,7 @@ pub(super) fn parse(text: &str) -> Result<Option<Command<'_>>> {
         "/load" => Command::Load(one_word(name, rest)?),
         "/model" if rest.is_empty() => return Err(incomplete(name)),
         "/model" => Command::Model(rest), // a path may have spaces
-        "/help" | "/?" => Command::Help,
+        "/help" | "/?" => bare(name, rest, Command::Help)?,
         "/clear" => bare(name, rest, Command::Clear)?,
         "/regen" => bare(name, rest, Command::Regen)?,
         "/undo" => bare(name, rest, Command::Undo)?,
@@ -160,6 +160,7 @@ mod tests {
             let typed = usage.replace("[TOPIC]", "template");
             assert!(parse(&typed).unwrap().is_some(), "{usage}");
         }
+        assert_eq!(parse("/?").unwrap(), Some(Command::Help));
     }
 
     #[test]
@@ -173,6 +174,8 @@ mod tests {
     #[test]
     fn wrong_words_are_named_and_nothing_is_done() {
         assert_eq!(error("/clear the table"), "/clear takes nothing behind it");
+        assert_eq!(error("/help me write a poem"), "/help takes nothing behind it");
+        assert_eq!(error("/? who"), "/? takes nothing behind it");
         assert_eq!(
             error("/set temp"),
             "it is typed /set PARAMETER VALUE: change how answers are made, as /set temp 0.7"

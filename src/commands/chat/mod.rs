@@ -20,7 +20,7 @@ use super::Session;
 use crate::cli::Cli;
 use crate::config::{self, Dirs};
 use crate::error::{Error, Result};
-use crate::registry::Manifest;
+use crate::registry::{Manifest, ModelKind};
 use crate::session::{Record, Sessions};
 use crate::taper::Taper;
 use crate::terminal::color::Color;
@@ -33,8 +33,9 @@ pub(super) fn run(cli: &Cli, program: &Session) -> Result<()> {
         let flag = if cli.prompt.json { "--json" } else { "--raw" };
         return Err(Error::usage(format!("{flag} needs a prompt")).help("give one with -p, or pipe it in"));
     }
-    let dirs = Dirs::from_env(config::process_env)?;
-    let sessions = Sessions::new(&dirs);
+    let dirs = Dirs::from_env(config::process_env);
+    let data = dirs.data()?;
+    let sessions = Sessions::new(data);
     // Before the model, which takes longer: what cannot be continued is refused at once.
     let opened = sessions::at_start(&cli.chat, &sessions, &cli.model.model)?;
     let options = super::options(&cli.prompt, &cli.sampling)?;
@@ -48,13 +49,21 @@ pub(super) fn run(cli: &Cli, program: &Session) -> Result<()> {
         color: cli.chat.color,
         autosave: Autosave::new(opened.file),
         sessions,
-        models: Manifest::embedded()?.models().iter().map(|m| m.name.clone()).collect(),
+        models: models(&dirs),
         totals: Totals::default(),
         program,
     };
     chat.greet();
     chat.start(opened.saved, cli);
-    chat.talk(&mut LineEditor::new(dirs.data.join("history"))?)
+    chat.talk(&mut LineEditor::new(data.join("history"))?)
+}
+
+/// The names that `/model` takes. A list of the user's with a mistake in it is no reason to refuse a chat: whoever names a
+/// model of it is told.
+fn models(dirs: &Dirs) -> Vec<String> {
+    let manifest = Manifest::load(dirs).or_else(|_| Manifest::embedded());
+    let all = manifest.iter().flat_map(Manifest::models);
+    all.filter(|model| model.kind == ModelKind::Chat).map(|model| model.name.clone()).collect()
 }
 
 struct Chat<'a> {
@@ -76,15 +85,8 @@ struct Chat<'a> {
 type Flow = ControlFlow<()>;
 
 impl Chat<'_> {
-    /// Tells what only `-q` does without.
-    fn say(&self, line: impl std::fmt::Display) {
-        if !self.program.args.quiet {
-            log::note(line);
-        }
-    }
-
     fn greet(&self) {
-        self.say(format_args!(
+        self.program.say(format_args!(
             "{}, context {}. /help lists the commands, Ctrl-D leaves.",
             self.taper.name(),
             self.taper.context()

@@ -56,9 +56,9 @@ impl Chat<'_> {
             log::note(format_args!("The session's last line was torn and is left out ({} bytes).", saved.torn));
         }
         if saved.conversation.is_empty() {
-            self.say(format_args!("Session {id} starts here."));
+            self.program.say(format_args!("Session {id} starts here."));
         } else {
-            self.say(format_args!("Session {id}, {} messages so far.", saved.conversation.messages().len()));
+            self.program.say(format_args!("Session {id}, {} messages so far.", saved.conversation.messages().len()));
         }
         if saved.is_unanswered() {
             log::note("Its last question has no answer: /regen answers it, a new question takes its place.");
@@ -66,7 +66,7 @@ impl Chat<'_> {
             log::note("Its last answer was interrupted: /regen gives another.");
         }
         if let Some(model) = saved.model.filter(|model| *model != self.model) {
-            self.say(format_args!("It was with {model}; /model {model} loads that again."));
+            self.program.say(format_args!("It was with {model}; /model {model} loads that again."));
         }
         self.conversation = saved.conversation;
     }

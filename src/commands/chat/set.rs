@@ -35,11 +35,11 @@ impl Settings {
             "frequency-penalty" => sampling.frequency_penalty = number(parameter, value)?,
             "presence-penalty" => sampling.presence_penalty = number(parameter, value)?,
             "seed" => {
-                let seed: i64 = number(parameter, value)?;
+                let seed = from_minus_one(parameter, value)?;
                 new.fixed_seed = seed != -1;
                 sampling.seed = cli::seed(seed);
             }
-            "predict" => new.options.max_tokens = usize::try_from(number::<i64>(parameter, value)?).ok(),
+            "predict" => new.options.max_tokens = usize::try_from(from_minus_one(parameter, value)?).ok(),
             _ => {
                 return Err(Error::usage(format!("there is no parameter `{parameter}`"))
                     .help(format!("these can be set: {}", PARAMETERS.join(", "))));
@@ -79,7 +79,17 @@ impl Settings {
 }
 
 fn number<T: FromStr>(parameter: &str, value: &str) -> Result<T> {
-    value.parse().map_err(|_| Error::usage(format!("`{value}` is no number that {parameter} can be")))
+    value.parse().map_err(|_| no_number(parameter, value))
+}
+
+/// As the flag of that name: -1 leaves it open, other numbers below 0 mean nothing.
+fn from_minus_one(parameter: &str, value: &str) -> Result<i64> {
+    let number = number(parameter, value)?;
+    if number < -1 { Err(no_number(parameter, value)) } else { Ok(number) }
+}
+
+fn no_number(parameter: &str, value: &str) -> Error {
+    Error::usage(format!("`{value}` is no number that {parameter} can be"))
 }
 
 #[cfg(test)]
@@ -106,6 +116,8 @@ mod tests {
         let mut error = |parameter, value| settings.set(parameter, value).unwrap_err().to_string();
         assert_eq!(error("temp", "warm"), "`warm` is no number that temp can be");
         assert_eq!(error("top-k", "-3"), "`-3` is no number that top-k can be");
+        assert_eq!(error("seed", "-2"), "`-2` is no number that seed can be");
+        assert_eq!(error("predict", "-2"), "`-2` is no number that predict can be");
         assert_eq!(error("top-p", "2"), "--top-p is 2; 0 to 1 is possible");
         assert!(error("temp", "NaN").contains("temp is NaN"));
         assert!(error("tmp", "1").starts_with("there is no parameter `tmp`\n  these can be set: temp, top-k"));

@@ -24,7 +24,7 @@ pub(super) fn run(args: &PullArgs, registry: &Registry) -> Result<()> {
         Named::Model(model, _) => {
             fetch.kind = model.kind;
             let files = resolve_in(&registry.manifest, &model.name, &registry.dirs, &fetch)?;
-            (files, Some(registry.look(model)))
+            (files, Some(registry.look(model)?))
         }
     };
     let mut answer = Answer::new();

@@ -49,7 +49,7 @@ fn remove(named: &Named<'_>, local: &Local, registry: &Registry) -> Result<()> {
         Named::Model(model, _) => match model.preferred() {
             Source::Wheel(_) => {
                 let waiting = || log::note(format_args!("waiting for another taper that is fetching {}", model.name));
-                return Store::new(&registry.dirs).lock(model, waiting)?.remove_all();
+                return Store::new(&registry.dirs)?.lock(model, waiting)?.remove_all();
             }
             Source::Hub(hub) => (&hub.repo, hub.revision.as_str()),
         },

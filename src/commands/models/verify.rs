@@ -13,7 +13,7 @@ use crate::terminal::render::Answer;
 pub(super) fn run(args: &VerifyArgs, registry: &Registry) -> Result<()> {
     let models = match &args.name {
         Some(name) => vec![one(name, registry)?],
-        None => all(registry),
+        None => all(registry)?,
     };
     if models.is_empty() {
         log::note("no model is on this machine");
@@ -57,9 +57,11 @@ fn one(name: &str, registry: &Registry) -> Result<(String, Local)> {
     }
 }
 
-fn all(registry: &Registry) -> Vec<(String, Local)> {
-    let looked = registry.manifest.models().iter().map(|model| (model.name.clone(), registry.look(model)));
-    looked.filter(|(_, local)| local.is_there()).collect()
+fn all(registry: &Registry) -> Result<Vec<(String, Local)>> {
+    let looked = registry.manifest.models().iter().map(|model| Ok((model.name.clone(), registry.look(model)?)));
+    let mut looked = looked.collect::<Result<Vec<_>>>()?;
+    looked.retain(|(_, local)| local.is_there());
+    Ok(looked)
 }
 
 enum Outcome {
