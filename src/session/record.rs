@@ -91,11 +91,17 @@ impl Saved {
                 self.conversation.push(role, content);
                 self.interrupted = interrupted;
             }
-            Record::Undo => drop(self.conversation.undo()),
-            Record::Clear => self.conversation.clear(),
-            Record::Regen => drop(self.conversation.undo_answer()),
+            Record::Undo => self.forget(|conversation| drop(conversation.undo())),
+            Record::Clear => self.forget(Conversation::clear),
+            Record::Regen => self.forget(|conversation| drop(conversation.undo_answer())),
             Record::Model { name } => self.model = Some(name),
         }
+    }
+
+    /// Takes an answer away, and with it that it was interrupted.
+    fn forget(&mut self, answer: impl FnOnce(&mut Conversation)) {
+        answer(&mut self.conversation);
+        self.interrupted = false;
     }
 
     /// Whether the last question has no answer: the program ended before there was one.
@@ -175,8 +181,10 @@ mod tests {
         assert_eq!(contents(&saved), ["be brief", "q1", "b1"]);
         assert!(saved.interrupted && !saved.is_unanswered());
         assert_eq!((saved.model.as_deref(), saved.torn), (Some("other"), 0));
-        let cleared = replay(&file(&(lines + "{\"type\":\"clear\"}\n"))).unwrap();
-        assert_eq!(contents(&cleared), ["be brief"]);
+        for (forgetful, left) in [("clear", 1), ("undo", 1), ("regen", 2)] {
+            let saved = replay(&file(&format!("{lines}{{\"type\":\"{forgetful}\"}}\n"))).unwrap();
+            assert_eq!((contents(&saved).len(), saved.interrupted), (left, false), "{forgetful}");
+        }
     }
 
     #[test]
