@@ -2,8 +2,7 @@
 #![cfg(feature = "hub")]
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
-#[path = "common/hash.rs"]
-mod hash;
+mod common;
 #[path = "hub/server.rs"]
 mod server;
 
@@ -13,7 +12,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use assert_cmd::cargo::CommandCargoExt;
+use common::hash;
+use common::program::taper;
 use server::{COMMIT, Fault, File, Hub};
 use tempfile::TempDir;
 
@@ -61,17 +61,8 @@ impl Place {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::cargo_bin("taper").unwrap();
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if ["TAPER_", "HF_", "HUGGING"].iter().any(|prefix| name.starts_with(prefix))
-                || name.ends_with("_proxy")
-                || name.ends_with("_PROXY")
-            {
-                command.env_remove(name);
-            }
-        }
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = taper();
+        command.env_remove("TAPER_OFFLINE").args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("TAPER_CACHE_DIR", self.path("cache")).env("TAPER_CONFIG_DIR", self.path("config"));
         command.env("HF_HOME", self.folder.path()).env("HF_ENDPOINT", self.hub.address());
         command.env("HF_HUB_DOWNLOAD_TIMEOUT", "30");

@@ -1,19 +1,25 @@
 //! Runs the real binary.
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
-use std::process::{Command, Stdio};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 
 use assert_cmd::cargo::CommandCargoExt;
 
-/// taper in an environment of its own: no settings of the user's, no network, a cache that cannot be made.
+/// taper in an environment of its own: no settings of the user's, no network, and folders that not even root can make.
 pub fn taper() -> Command {
     let mut command = Command::cargo_bin("taper").unwrap();
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TAPER_") {
+        let text = name.to_string_lossy().to_uppercase();
+        let known = ["TAPER_", "HF_", "HUGGING", "NO_COLOR"].iter().any(|prefix| text.starts_with(prefix));
+        if known || text.ends_with("_PROXY") {
             command.env_remove(name);
         }
     }
-    command.env("TAPER_CACHE_DIR", "/nonexistent/cache").env("TAPER_OFFLINE", "1").stdin(Stdio::null());
+    for folder in ["CACHE", "DATA", "CONFIG"] {
+        command.env(format!("TAPER_{folder}_DIR"), format!("/dev/null/{}", folder.to_lowercase()));
+    }
+    command.env("TAPER_OFFLINE", "1").stdin(Stdio::null());
     command
 }
 
@@ -29,4 +35,11 @@ pub fn failed(command: &mut Command) -> (i32, String) {
     let output = command.output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{command:?}");
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Runs with this on standard input.
+pub fn piped(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
 }
