@@ -213,3 +213,10 @@ fn another_model_takes_the_conversation_over() {
     chat.send_control('d').unwrap();
     ends_well(&mut chat);
 }
+
+#[test]
+fn an_empty_prompt_is_a_usage_error_at_a_terminal_too() {
+    let mut program = start(Home::new().taper(&["-p", ""]));
+    let shown = ends_with(&mut program, 2);
+    assert!(shown.contains("error: the prompt is empty"), "{shown}");
+}

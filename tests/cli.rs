@@ -3,36 +3,20 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use assert_cmd::cargo::CommandCargoExt;
+use common::gguf_builder::GgufBuilder;
+use common::program::{failed, piped, succeeded, taper};
+use common::tiny::{self, Tiny};
 use serde_json::Value;
-
-/// taper in an environment of its own: no settings of the user's, folders that do not exist.
-fn taper() -> Command {
-    let mut command = Command::cargo_bin("taper").unwrap();
-    common::program::forget_environment(&mut command);
-    command
-        .env("TAPER_CACHE_DIR", "/nonexistent/cache")
-        .env("TAPER_CONFIG_DIR", "/nonexistent/config")
-        .env("TAPER_OFFLINE", "1")
-        .stdin(Stdio::null());
-    command
-}
 
 /// taper with the test model.
 fn with_model() -> Command {
     let mut command = taper();
     command.env("TAPER_MODEL", common::smollm2());
     command
-}
-
-/// Runs with this on standard input.
-fn piped(command: &mut Command, input: &[u8]) -> Output {
-    use std::io::Write;
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    child.wait_with_output().unwrap()
 }
 
 fn stdout(output: &Output) -> &str {
@@ -126,6 +110,109 @@ fn json_lines_hold_every_token_and_a_summary() {
 }
 
 #[test]
+fn the_last_json_line_tells_what_went_wrong_whenever_it_did() {
+    let long = "word ".repeat(100);
+    let folder = tempfile::tempdir().unwrap();
+    let base = base_model(folder.path());
+    let biases: Vec<String> = (0..61).map(|id| format!("--logit-bias={id}-inf")).collect();
+    let biases: Vec<&str> = biases.iter().map(String::as_str).collect();
+    for (args, code, prompt_tokens, expected) in [
+        (&["-p", "x", "-m", "/dev/null/absent.gguf"][..], 3, 0..1, "cannot open the model"),
+        (&["-p", "x", "--temp", "-1"], 2, 0..1, "--temp is -1"),
+        (&["-p", "x", "-n", "1,2"], 2, 0..1, "--predict is given 2 numbers"),
+        (&["-f", "/dev/null/absent"], 2, 0..1, "cannot read the prompt"),
+        (&["-p", " "], 2, 0..1, "the prompt is empty"),
+        (&["-p", &long, "-c", "64"], 4, 100..200, "the prompt has 1"),
+        (&[&["-p", "ABC", "-m", &base, "-s", "7"], &biases[..]].concat(), 1, 7..8, "no usable logits"),
+    ] {
+        let output = with_model().arg("--json").args(args).output().unwrap();
+        let done = events(&output).pop().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {done}");
+        assert_eq!((&done["event"], &done["finish_reason"]), (&"done".into(), &"error".into()), "{args:?}: {done}");
+        assert!(done["error"].as_str().unwrap().contains(expected), "{args:?}: {done}");
+        assert!(prompt_tokens.contains(&done["prompt_tokens"].as_u64().unwrap()), "{args:?}: {done}");
+        assert_eq!(done["generated_tokens"], 0);
+        assert!(stderr(&output).contains(expected), "{args:?}: {}", stderr(&output));
+    }
+}
+
+/// A small model with random weights and no chat template, as a file in `folder`.
+fn base_model(folder: &Path) -> String {
+    let path = folder.join("base.gguf");
+    let config = tiny::config();
+    let sized = tiny::with_sizes(GgufBuilder::new(), &config);
+    Tiny::plain(config.clone(), 1).with_tensors(tiny::with_vocabulary(sized, config.vocab)).write(&path);
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_base_model_is_told_of_but_not_under_quiet() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = base_model(folder.path());
+    let told = |args: &[&str]| {
+        let output = taper().args(["-m", &model, "-p", "ABC", "-n", "2"]).args(args).output().unwrap();
+        assert!(output.status.success());
+        stderr(&output).to_owned()
+    };
+    assert!(
+        told(&[]).starts_with("base is a base model (it has no chat template): the prompt is completed as it stands\n")
+    );
+    assert_eq!(told(&["-q"]), "");
+}
+
+#[test]
+fn an_interrupted_answer_ends_with_130_and_says_so_but_not_under_quiet() {
+    for (quiet, told) in [("-v", "[interrupted]\n"), ("-q", "")] {
+        let mut child = with_model()
+            .args([quiet, "--json", "-p", "Tell me a very long story.", "--min-tokens", "4000"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        lines.next().unwrap().unwrap(); // a token: it is answering
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        let last: Value = serde_json::from_str(&lines.last().unwrap().unwrap()).unwrap();
+        assert_eq!(last["finish_reason"], "interrupted");
+        assert!(last["generated_tokens"].as_u64().unwrap() > 0 && last.get("error").is_none(), "{last}");
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130));
+        assert!(
+            stderr(&output).ends_with(told) && (quiet == "-v" || stderr(&output).is_empty()),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn without_a_home_a_models_path_is_enough_and_a_name_tells_what_is_missing() {
+    let homeless = || {
+        let mut command = with_model();
+        for name in ["HOME", "XDG_CACHE_HOME", "TAPER_CACHE_DIR", "TAPER_DATA_DIR", "TAPER_CONFIG_DIR"] {
+            command.env_remove(name);
+        }
+        command
+    };
+    let args = ["-q", "--raw", "--temp", "0", "-n", "2", "-p", "1, 2, 3,"];
+    assert_eq!(succeeded(homeless().args(args)), " 4\n");
+    assert!(succeeded(homeless().args(["doctor", "-t", "1"])).contains("cache      nowhere: HOME is not set\n"));
+    let (code, error) = failed(homeless().args(["-p", "x", "-m", "smollm2-135m"]));
+    let expected = "error: cannot tell where the cache folder is: HOME is not set\n  \
+                    set HOME, or name the folder itself in TAPER_CACHE_DIR\n";
+    assert_eq!((code, &*error), (1, expected));
+}
+
+#[test]
+fn a_flag_wins_over_another_flags_variable() {
+    let mut command = with_model();
+    command.env("TAPER_FILE", "/dev/null/absent").env("TAPER_QUIET", "1").env("TAPER_SEED", "");
+    let output = command.args(["-v", "--raw", "--temp", "0", "-n", "2", "-p", "1, 2, 3,"]).output().unwrap();
+    assert!(stderr(&output).starts_with("info: "), "{}", stderr(&output));
+    assert_eq!(stdout(&output), " 4\n");
+}
+
+#[test]
 fn the_end_of_an_answer_is_told_apart() {
     let run = |args: &[&str]| {
         let output = with_model().args(["--json", "--raw", "--temp", "0"]).args(args).output().unwrap();
@@ -181,6 +268,9 @@ fn usage_errors_exit_2_and_say_what_is_possible() {
         &["-f", "/nonexistent/prompt.txt"],
         &["--logit-bias", "x", "-p", "x"],
         &["--no-such-flag"],
+        &["-n", "2", "-n", "0", "-p", "x"],
+        &["-s", "-2", "-p", "x"],
+        &["-m", "x", "tokenize"],
         &["--bench", "-p", "hello"],
         &["--bench", "-p", "0", "-n", "0"],
     ] {
@@ -197,14 +287,14 @@ fn model_errors_exit_3_and_say_what_to_do() {
     std::fs::write(path("empty.gguf"), b"").unwrap();
     std::fs::write(path("text.gguf"), b"this is no model").unwrap();
     std::fs::create_dir(path("folder")).unwrap();
-    common::gguf_builder::GgufBuilder::new().str("general.architecture", "gemma3").write(&path("gemma.gguf"));
+    GgufBuilder::new().str("general.architecture", "gemma3").write(&path("gemma.gguf"));
     for name in ["absent.gguf", "empty.gguf", "text.gguf", "folder", "gemma.gguf"] {
         let failure = failure(taper().arg("-p").arg("x").arg("-m").arg(path(name)));
         let failure = failure.replace(&*temp.path().file_name().unwrap().to_string_lossy(), "DIR");
         insta::assert_snapshot!(format!("model {name}"), failure);
         assert!(failure.starts_with("exit 3\n"), "{failure}");
     }
-    for name in ["no-such-model", "smollm2-135m", "smolm2-135m"] {
+    for name in ["no-such-model", "smollm2-135m", "smolm2-135m", ""] {
         let failure = failure(taper().args(["-p", "x", "-m", name]));
         insta::assert_snapshot!(format!("model {name}"), failure);
         assert!(failure.starts_with("exit 3\n"), "{failure}");

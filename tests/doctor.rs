@@ -36,11 +36,12 @@ fn doctor_tells_what_the_system_tells() {
     assert!(cache.path().join("bandwidth.json").exists(), "the chat's line can use it");
 }
 
-/// Whether a shell is installed; a test without it says that it did nothing.
+/// Whether a shell is installed; a test without it says that it did nothing, and under CI=true it fails.
 #[expect(clippy::print_stdout, reason = "a test that did nothing says so")]
 fn installed(shell: &str) -> bool {
     let there = Command::new(shell).args(["-c", "exit 0"]).status().is_ok_and(|status| status.success());
     if !there {
+        assert_ne!(std::env::var_os("CI").as_deref(), Some("true".as_ref()), "{shell} is not installed");
         println!("skipped: {shell} is not installed");
     }
     there

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::program::{failed, succeeded, taper};
+use common::program::{failed, piped, succeeded, taper};
 
 const U64_MAX: &str = "18446744073709551615";
 const PROSE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/text/prose.txt");
@@ -81,4 +81,28 @@ fn a_limit_that_the_shell_sets_is_no_abort() {
         code == 4 && error.contains("with a context of 8192 (") && error.contains("gives no such amount"),
         "{error}"
     );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn endless_input_ends_with_an_error() {
+    for (args, what) in [
+        (&["--json"][..], "standard input"),
+        (&["tokenize"], "standard input"),
+        (&["-f", "/dev/zero"], "the prompt"),
+        (&["perplexity", "-f", "/dev/zero"], "the text"),
+    ] {
+        let output = with_model(args).stdin(std::fs::File::open("/dev/zero").unwrap()).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+        assert!(error.starts_with(&format!("error: cannot read {what}: it is longer than 67.1 MB\n")), "{error}");
+        assert!(error.ends_with("no model takes as much at once: give a part of it\n"), "{error}");
+    }
+}
+
+#[test]
+fn input_that_is_no_text_is_named_with_the_byte() {
+    let output = piped(&mut with_model(&["-p", "What is this?"]), b"ab\xff");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &*error), (Some(2), "error: standard input is no text: byte 2 is not UTF-8\n"));
 }

@@ -2,10 +2,7 @@
 #![cfg(feature = "hub")]
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
-#[path = "common/hash.rs"]
-mod hash;
-#[path = "common/program.rs"]
-mod program;
+mod common;
 #[path = "hub/server.rs"]
 mod server;
 
@@ -15,8 +12,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use assert_cmd::cargo::CommandCargoExt;
-use program::forget_environment;
+use common::hash;
+use common::program::taper;
 use server::{COMMIT, Fault, File, Hub};
 use tempfile::TempDir;
 
@@ -64,9 +61,8 @@ impl Place {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::cargo_bin("taper").unwrap();
-        forget_environment(&mut command);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = taper();
+        command.env_remove("TAPER_OFFLINE").args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("TAPER_CACHE_DIR", self.path("cache")).env("TAPER_CONFIG_DIR", self.path("config"));
         command.env("HF_HOME", self.folder.path()).env("HF_ENDPOINT", self.hub.address());
         command.env("HF_HUB_DOWNLOAD_TIMEOUT", "30");

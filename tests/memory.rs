@@ -93,8 +93,8 @@ fn what_does_not_fit_exits_4_with_both_numbers_before_a_weight_is_made() {
 }
 
 #[test]
-fn a_context_beyond_all_numbers_is_refused_like_any_that_does_not_fit() {
-    let most = usize::MAX.to_string();
+fn the_longest_context_that_can_be_counted_is_estimated_and_refused_like_any_that_does_not_fit() {
+    let most = i32::MAX.to_string();
     let (code, error) = failed(taper().args(["-m", "synth:smollm2-135m", "-c", &most, "-p", "x"]));
     assert!(code == 4 && error.contains("are available"), "{error}");
     let args = ["-m", "synth:smollm2-135m", "-c", &most, "--estimate-memory"];

@@ -6,12 +6,12 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use assert_cmd::cargo::CommandCargoExt;
 use common::gguf_builder::GgufBuilder;
 use common::hash::hex;
-use common::program::forget_environment;
+use common::program::taper;
+use common::pty::start;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use taper::format::DType;
@@ -74,11 +74,10 @@ files = [{{ name = "w.gguf", member = "m/w.gguf", bytes = {}, sha256 = "{sha256}
     }
 
     fn models(&self, args: &[&str]) -> Output {
-        let mut command = Command::cargo_bin("taper").unwrap();
-        forget_environment(&mut command);
-        command.arg("models").args(args).stdin(Stdio::null());
+        let mut command = taper();
+        command.arg("models").args(args);
         command.env("TAPER_CACHE_DIR", self.path("cache")).env("TAPER_CONFIG_DIR", self.path("config"));
-        command.env("HF_HUB_CACHE", self.path("hub")).env("TAPER_OFFLINE", "1").env("COLUMNS", "100");
+        command.env("HF_HUB_CACHE", self.path("hub")).env("COLUMNS", "100");
         command.output().unwrap()
     }
 
@@ -198,10 +197,10 @@ fn rm_removes_only_with_consent() {
 fn rm_asks_on_a_terminal_and_takes_only_yes() {
     let place = Place::installed();
     let ask = |reply: &str| {
-        let mut command = Command::cargo_bin("taper").unwrap();
+        let mut command = taper();
         command.args(["models", "rm", "tiny"]);
         command.env("TAPER_CACHE_DIR", place.path("cache")).env("TAPER_CONFIG_DIR", place.path("config"));
-        let mut terminal = rexpect::session::spawn_command(command, Some(10_000)).unwrap();
+        let mut terminal = start(command);
         terminal.exp_string("[y/N] ").unwrap();
         terminal.send_line(reply).unwrap();
         terminal.exp_eof().unwrap()

@@ -430,7 +430,7 @@ fn what_is_no_model_is_refused_with_the_reason() {
         ("smolm2-135m".into(), "did you mean smollm2-135m?"),
         ("gpt-oss".into(), "known models: smollm2-135m, tinyllama-1.1b-chat, llama-3.2-1b-instruct"),
         ("src".into(), "write ./src"),
-        (String::new(), "there is no model named ``"),
+        (String::new(), "no model is named: what -m was given is empty"),
     ] {
         let error = resolve_path(&spec).unwrap_err();
         assert_eq!(error.kind(), Kind::Model, "{error}");

@@ -1,28 +1,30 @@
 //! Runs the real binary.
-#![allow(dead_code, reason = "every test file uses the part that it needs")]
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
-use std::process::{Command, Stdio};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 
 use assert_cmd::cargo::CommandCargoExt;
 
-/// Takes away what the environment says to taper, to the hub's programs and about proxies: no test sees the settings of
-/// whoever runs it.
+/// Takes away what the environment says to taper, to the hub's programs and about proxies.
 pub fn forget_environment(command: &mut Command) {
-    let ours = |name: &str| ["TAPER_", "HF_", "HUGGING"].iter().any(|prefix| name.starts_with(prefix));
     for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if ours(&text) || text.to_ascii_lowercase().ends_with("_proxy") || text == "NO_COLOR" {
-            command.env_remove(&name);
+        let text = name.to_string_lossy().to_uppercase();
+        let known = ["TAPER_", "HF_", "HUGGING", "NO_COLOR"].iter().any(|prefix| text.starts_with(prefix));
+        if known || text.ends_with("_PROXY") {
+            command.env_remove(name);
         }
     }
 }
 
-/// taper in an environment of its own: no settings of the user's, no network, a cache that cannot be made.
+/// taper in an environment of its own: no settings of the user's, no network, and folders that not even root can make.
 pub fn taper() -> Command {
     let mut command = Command::cargo_bin("taper").unwrap();
     forget_environment(&mut command);
-    command.env("TAPER_CACHE_DIR", "/nonexistent/cache").env("TAPER_OFFLINE", "1").stdin(Stdio::null());
+    for folder in ["CACHE", "DATA", "CONFIG"] {
+        command.env(format!("TAPER_{folder}_DIR"), format!("/dev/null/{}", folder.to_lowercase()));
+    }
+    command.env("TAPER_OFFLINE", "1").stdin(Stdio::null());
     command
 }
 
@@ -38,4 +40,11 @@ pub fn failed(command: &mut Command) -> (i32, String) {
     let output = command.output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{command:?}");
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Runs with this on standard input.
+pub fn piped(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
 }

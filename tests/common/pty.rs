@@ -1,9 +1,8 @@
 //! taper at a pseudo-terminal, with the user's folders of its own.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use assert_cmd::cargo::CommandCargoExt;
 use rexpect::session::{PtySession, spawn_command};
 use tempfile::TempDir;
 
@@ -37,8 +36,7 @@ impl Home {
 
     /// taper with the test model, without what the environment says of it.
     pub fn taper(&self, args: &[&str]) -> Command {
-        let mut command = Command::cargo_bin("taper").unwrap();
-        super::program::forget_environment(&mut command);
+        let mut command = super::program::taper();
         command.arg("-m").arg(super::smollm2()).args(args).env("TERM", "xterm");
         command.env("TAPER_DATA_DIR", self.0.path().join("data"));
         command.env("TAPER_CONFIG_DIR", self.0.path().join("config"));
@@ -55,7 +53,8 @@ impl Home {
 }
 
 /// Starts a program at a terminal.
-pub fn start(command: Command) -> PtySession {
+pub fn start(mut command: Command) -> PtySession {
+    command.stdin(Stdio::inherit()); // the terminal, whatever it was before
     spawn_command(command, Some(60_000)).unwrap()
 }
 

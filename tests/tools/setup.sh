@@ -14,6 +14,13 @@ int main(void) { return puts("") < 0; }' | cc -x c -o /dev/null - 2>/dev/null ||
 # Models come through pip.
 "$python" -c 'import pip' 2>/dev/null || need python3 python3-pip
 
+# Completions are tested in the shells themselves; CI tests all of them, everyone else those that they have.
+if [ "${CI:-}" = true ]; then
+    for shell in zsh fish; do
+        command -v $shell >/dev/null || need $shell
+    done
+fi
+
 if ! command -v cargo >/dev/null; then
     echo "cargo is not on the PATH: install Rust with rustup, or put ~/.cargo/bin on the PATH, then try again" >&2
     exit 1
