@@ -2,6 +2,7 @@
 //!
 //! Names follow llama.cpp where it has one. Flags that are not of one run alone have an environment name, `TAPER_` and the
 //! long name. The flag wins, over the variables of flags that it conflicts with too.
+#![allow(rustdoc::broken_intra_doc_links, reason = "comments here are the help, whose [:FILE] is no link")]
 
 mod models;
 

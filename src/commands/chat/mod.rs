@@ -201,3 +201,27 @@ impl Chat<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_models_of_the_user_are_offered_and_a_mistake_in_their_list_stops_no_chat() {
+        let folder = tempfile::tempdir().unwrap();
+        let dirs = Dirs::below(folder.path());
+        let list = dirs.config().unwrap().join("models.toml");
+        std::fs::create_dir_all(dirs.config().unwrap()).unwrap();
+        let mine = "[[model]]\nname = \"mine\"\ndescription = \"\"\nlicence = \"\"\nkind = \"chat\"\n\
+                    [[model.source]]\nhub = \"ada/mine\"\nrevision = \"main\"\nfiles = [{ name = \"w.gguf\" }]\n";
+        std::fs::write(&list, mine).unwrap();
+        let names = models(&dirs);
+        assert!(
+            names.iter().any(|name| name == "mine") && names.iter().any(|name| name == "smollm2-135m"),
+            "{names:?}"
+        );
+        assert!(!names.iter().any(|name| name == "all-minilm-l6-v2"), "an embedder does not chat: {names:?}");
+        std::fs::write(&list, "name =").unwrap();
+        assert!(models(&dirs).iter().any(|name| name == "smollm2-135m"));
+    }
+}
