@@ -83,6 +83,8 @@ pub struct Saved {
 
 impl Saved {
     fn apply(&mut self, record: Record) {
+        // An answer that is forgotten takes with it that it was interrupted.
+        self.interrupted &= !matches!(record, Record::Undo | Record::Clear | Record::Regen);
         match record {
             Record::Message { role: Role::System, content, .. } | Record::System { content } => {
                 self.conversation.set_system(&content);
@@ -91,17 +93,11 @@ impl Saved {
                 self.conversation.push(role, content);
                 self.interrupted = interrupted;
             }
-            Record::Undo => self.forget(|conversation| drop(conversation.undo())),
-            Record::Clear => self.forget(Conversation::clear),
-            Record::Regen => self.forget(|conversation| drop(conversation.undo_answer())),
+            Record::Undo => drop(self.conversation.undo()),
+            Record::Clear => self.conversation.clear(),
+            Record::Regen => drop(self.conversation.undo_answer()),
             Record::Model { name } => self.model = Some(name),
         }
-    }
-
-    /// Takes an answer away, and with it that it was interrupted.
-    fn forget(&mut self, answer: impl FnOnce(&mut Conversation)) {
-        answer(&mut self.conversation);
-        self.interrupted = false;
     }
 
     /// Whether the last question has no answer: the program ended before there was one.
