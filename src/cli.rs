@@ -13,12 +13,12 @@ use clap::builder::FalseyValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::backend::choose::Device;
 use crate::config::process_env;
 use crate::config::settings::{self, Flags, Settings};
 use crate::error::{Error, Result};
 use crate::registry::manifest::DEFAULT_MODEL;
 use crate::sample::Sampling;
-use crate::taper::Device;
 use crate::terminal::color::Color;
 
 pub use models::{ListArgs, ModelsArgs, ModelsCommand, OutputArgs, PullArgs, RmArgs, ShowArgs, VerifyArgs};
@@ -79,7 +79,7 @@ pub struct ModelArgs {
     /// Threads that compute [default: one for each core]
     #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// What computes: `reference` forces the plain f32 backend
+    /// What computes; auto takes the fastest backend that can run the model
     #[arg(long, value_enum, hide_env_values = true, env = "TAPER_DEVICE", default_value_t = Device::Auto)]
     pub device: Device,
     /// Take the pre-tokenizer NAME instead of the one that the GGUF file names

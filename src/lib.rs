@@ -46,7 +46,8 @@ pub mod commands;
 pub mod stats;
 pub mod terminal;
 
+pub use backend::choose::Device;
 pub use engine::{Done, Event, Finish};
 pub use error::{Error, Result};
 pub use sample::Sampling;
-pub use taper::{Device, Generation, LoadOptions, Options, Taper};
+pub use taper::{Generation, LoadOptions, Options, Taper};

@@ -19,7 +19,7 @@ fn doctor_tells_what_the_system_tells() {
     assert_eq!(found["processor"]["cores"], std::thread::available_parallelism().unwrap().get());
     assert_eq!(found["bandwidth"]["threads"], 1);
     assert!(found["bandwidth"]["bytes_per_second"].as_f64().unwrap() > 1e8, "{found}");
-    assert_eq!(found["backend"]["name"], "reference");
+    assert_eq!(found["backend"]["name"], "cpu");
     assert_eq!(found["models"][0]["name"], "some-model");
     assert_eq!(found["models"][0]["bytes"], 1000);
     assert_eq!(found["folders"][0]["path"], cache.path().to_str().unwrap());

@@ -72,7 +72,7 @@ fn more_threads_than_cores_are_too_many_and_said_to_be() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_limit_that_the_shell_sets_is_no_abort() {
-    let script = "ulimit -v 1000000; exec \"$0\" -m \"$1\" -p x -c 8192";
+    let script = "ulimit -v 1000000; exec \"$0\" -m \"$1\" --device reference -p x -c 8192";
     let program = taper().get_program().to_owned();
     let mut shell = std::process::Command::new("sh");
     shell.arg("-c").arg(script).arg(program).arg(common::smollm2()).stdin(std::process::Stdio::null());

@@ -9,7 +9,7 @@ mod common;
 use serde::Deserialize;
 use taper::engine::{Event, Request};
 use taper::registry::{FileKind, ModelFiles};
-use taper::{LoadOptions, Sampling, Taper};
+use taper::{Device, LoadOptions, Sampling, Taper};
 
 /// A divergence is forgiven only where our own likeliest two tokens are closer than this.
 const NEAR_TIE: f32 = 0.01;
@@ -44,7 +44,12 @@ fn greedy_text_is_llama_cpps_on_20_prompts() {
     let goldens: Vec<Golden> = serde_json::from_str(include_str!("data/greedy.json")).unwrap();
     assert_eq!(goldens.len(), 20);
     let files = ModelFiles { name: "smollm2".into(), kind: FileKind::Gguf(common::smollm2()) };
-    let options = LoadOptions { context: Some(512), sequences: goldens.len(), ..LoadOptions::default() };
+    let options = LoadOptions {
+        device: Device::Reference,
+        context: Some(512),
+        sequences: goldens.len(),
+        ..LoadOptions::default()
+    };
     let mut taper = Taper::open(&files, &options).unwrap();
 
     // All at once: the engine's batching is under test here too.

@@ -9,19 +9,25 @@ use std::time::{Duration, Instant};
 use common::program::{failed, succeeded, taper};
 use serde_json::Value;
 
-fn estimate(model: &str, context: usize) -> Value {
+fn estimate(model: &str, device: &str, context: usize) -> Value {
     let context = context.to_string();
-    let args = ["-m", model, "--estimate-memory", "-c", &context, "-o", "json"];
+    let args = ["-m", model, "--device", device, "--estimate-memory", "-c", &context, "-o", "json"];
     serde_json::from_str(&succeeded(taper().args(args))).unwrap()
 }
 
 /// Bytes of the largest memory that answering took, and the last line of its JSON.
 #[cfg(target_os = "linux")]
-fn peak(model: &str, context: usize, prompt: &str) -> (u64, Value) {
+fn peak(model: &str, device: &str, context: usize, prompt: &str) -> (u64, Value) {
     let size = context.to_string();
     // End tokens do not count, so the answer ends with the context.
-    let args = ["-m", model, "-c", &size, "--raw", "--json", "--temp", "0", "--min-tokens", "100000", "-p", prompt];
-    let mut child = taper().args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let args = ["-m", model, "--device", device, "-c", &size, "--raw", "--json", "--temp", "0"];
+    let mut child = taper()
+        .args(args)
+        .args(["--min-tokens", "100000", "-p", prompt])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     // The high-water mark only grows, and is reached with the last of the prompt, well before the end.
@@ -43,21 +49,23 @@ fn peak(model: &str, context: usize, prompt: &str) -> (u64, Value) {
 fn the_estimate_is_within_five_percent_of_the_measured_peak() {
     let smollm2 = common::smollm2().display().to_string();
     // A word is one token of SmolLM2, and six bytes to a vocabulary that knows no words.
-    let mut cases = vec![(smollm2.as_str(), 1), ("synth:smollm2-135m:q8_0", 6)];
+    let synth = ("synth:smollm2-135m:q8_0", 6);
+    let mut cases = vec![(smollm2.as_str(), 1, "reference"), (smollm2.as_str(), 1, "cpu")];
+    cases.extend(["reference", "cpu"].map(|device| (synth.0, synth.1, device)));
     if std::env::var_os("TAPER_SOAK").is_some() {
-        cases.push(("synth:tinyllama-1.1b", 6));
+        cases.push(("synth:tinyllama-1.1b", 6, "reference"));
     }
-    for (model, tokens_a_word) in cases {
+    for (model, tokens_a_word, device) in cases {
         for context in [128, 1024] {
-            let estimate = estimate(model, context);
+            let estimate = estimate(model, device, context);
             let prompt = " one".repeat((context - 24) / tokens_a_word);
-            let (peak, done) = peak(model, context, &prompt);
+            let (peak, done) = peak(model, device, context, &prompt);
             let used = done["prompt_tokens"].as_u64().unwrap() + done["generated_tokens"].as_u64().unwrap();
             assert_eq!(used, context as u64, "{model}: the whole context is used");
             let estimated = estimate["total_bytes"].as_u64().unwrap();
             let off = (estimated as f64 - peak as f64) / peak as f64;
-            println!("{model}, context {context}: estimated {estimated}, peak {peak}, {:+.1} %", 100.0 * off);
-            assert!(off.abs() < 0.05, "{model}, context {context}: estimated {estimated}, measured {peak}");
+            println!("{model}, {device}, context {context}: estimated {estimated}, peak {peak}, {:+.1} %", 100.0 * off);
+            assert!(off.abs() < 0.05, "{model}, {device}, context {context}: estimated {estimated}, measured {peak}");
         }
     }
 }
@@ -65,7 +73,7 @@ fn the_estimate_is_within_five_percent_of_the_measured_peak() {
 #[test]
 fn an_estimate_adds_up_and_names_the_longest_context_that_fits() {
     let of = |estimate: &Value, name: &str| estimate[name].as_u64().unwrap();
-    let small = estimate("synth:llama-3.1-8b:q4_k_m", 1024);
+    let small = estimate("synth:llama-3.1-8b:q4_k_m", "reference", 1024);
     let parts = ["weights_bytes", "kv_bytes", "workspace_bytes", "program_bytes"];
     assert_eq!(of(&small, "total_bytes"), parts.iter().map(|part| of(&small, part)).sum::<u64>());
     assert_eq!(of(&small, "weights_bytes"), 4 * 8_030_261_248);
@@ -74,7 +82,7 @@ fn an_estimate_adds_up_and_names_the_longest_context_that_fits() {
     let taken = of(&small, "weights_bytes") + of(&small, "kv_bytes") + of(&small, "workspace_bytes");
     assert_eq!(small["fits"], taken <= of(&small, "available_bytes"));
 
-    let huge = estimate("synth:smollm2-135m", 1_000_000_000);
+    let huge = estimate("synth:smollm2-135m", "reference", 1_000_000_000);
     assert_eq!((&huge["fits"], &huge["batch"]), (&false.into(), &64.into()));
     assert!(of(&huge, "longest_context") <= 8192, "{huge}");
     let table = succeeded(taper().args(["-m", "synth:smollm2-135m", "-c", "1000000000", "--estimate-memory"]));

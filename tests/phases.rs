@@ -8,7 +8,7 @@ use common::runner::{Pool, Running, step, with_batch};
 use common::tiny::{self, Random, Tiny};
 use common::{max_relative, nmse};
 use taper::backend::candle::{self, Candle};
-use taper::backend::{Backend, Limits, PAGE, PageOp, Probe, Slot, Token, Want};
+use taper::backend::{Backend, Limits, PAGE, PageOp, Phases, Probe, Slot, Token, Want};
 use taper::model::config::Config;
 use taper::model::rope::Scaling;
 use taper::model::tensors::Extras;

@@ -11,7 +11,8 @@ use candle_nn::ops::{rms_norm, softmax_last_dim};
 use candle_nn::rotary_emb::rope_i;
 
 use super::{
-    Backend, Batch, Limits, MemoryPlan, MemoryUse, Out, PAGE, PageId, PageOp, Probe, Seq, Slot, StepOut, Token, Want,
+    Backend, Batch, Limits, MemoryPlan, MemoryUse, Out, PAGE, PageId, PageOp, Phases, Probe, Seq, Slot, StepOut, Token,
+    Want,
 };
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
@@ -32,9 +33,9 @@ pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits) -> MemoryP
     let weights: u64 = tensors.iter().map(|t| t.elements() as u64 * F32).sum();
     let page = (PAGE * config.kv_dim() * 2 * config.layers) as u64 * F32;
     let (rows, context) = (limits.chunk as u64, limits.context as u64);
-    // The two phases that hold most: attention (scores, mask and softmax; gathered keys and values) and gate_up (gate, up,
-    // silu, product), beside the residual stream, its norm and the logits of one row a sequence.
-    // The user names the context: a sum beyond all memory must stay one.
+    // The two phases that hold most: attention (scores, mask and softmax; gathered keys and values) and gate_up (gate,
+    // up, silu, product), beside the residual stream, its norm and the logits of one row a sequence. The user names the
+    // context: a sum beyond all memory must stay one.
     let attention = context.saturating_mul(rows * (2 * config.heads as u64 + 1) + 4 * config.kv_dim() as u64);
     let feed_forward = 4 * rows * config.ffn as u64;
     let stream = 4 * rows * config.hidden as u64 + 2 * limits.sequences as u64 * config.vocab as u64;
@@ -132,7 +133,8 @@ impl Candle {
             let bias = all.contains_key(&bias).then(|| tensor(&bias)).transpose()?;
             Ok(Linear { weight: tensor(&of_layer(layer, &format!("{part}.weight")))?, bias })
         };
-        // The largest tensors first: while one is read its stored bytes are in memory too, and later there is less room.
+        // The largest tensors first: while one is read its stored bytes are in memory too, and later there is less
+        // room.
         let embedding = tensor(tensors::EMBEDDING)?;
         let head = if extras.tied { embedding.clone() } else { tensor(tensors::OUTPUT)? };
         let layers = (0..config.layers).map(|l| {
@@ -276,9 +278,9 @@ impl Step {
     }
 }
 
-impl Backend for Candle {
-    fn config(&self) -> &Config {
-        &self.config
+impl Phases for Candle {
+    fn layers(&self) -> usize {
+        self.layers.len()
     }
 
     fn begin(&mut self, batch: &Batch<'_>) -> Result<()> {
@@ -369,6 +371,12 @@ impl Backend for Candle {
             }
         }
         Ok(())
+    }
+}
+
+impl Backend for Candle {
+    fn config(&self) -> &Config {
+        &self.config
     }
 
     fn collect(&mut self) -> Result<StepOut<'_>> {

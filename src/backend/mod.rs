@@ -5,11 +5,12 @@
 //! so that a device can run ahead of the host. There is no `Send` bound: a backend lives on its engine's thread.
 
 pub mod candle;
+pub mod choose;
+pub mod cpu;
 
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::format::TensorInfo;
 use crate::model::config::Config;
 use crate::model::llama;
 use crate::sample::Draw;
@@ -136,9 +137,10 @@ pub struct MemoryUse {
     pub kv: u64,
 }
 
-/// One device's way to run the phases. The phases only enqueue; their errors may surface in [`Backend::collect`].
-pub trait Backend {
-    fn config(&self) -> &Config;
+/// The phases of a step. They only enqueue; their errors may surface in [`Backend::collect`].
+pub trait Phases {
+    /// How many layers [`crate::model::llama::forward`] goes through.
+    fn layers(&self) -> usize;
 
     /// Takes in the rows and looks up their embeddings.
     fn begin(&mut self, batch: &Batch<'_>) -> Result<()>;
@@ -160,6 +162,11 @@ pub trait Backend {
 
     /// Final RMSNorm and LM head for the rows asked for, and sampling where a sample was asked for.
     fn head(&mut self, out: &[Out<'_>]) -> Result<()>;
+}
+
+/// One device's way to run the phases.
+pub trait Backend: Phases {
+    fn config(&self) -> &Config;
 
     /// Enqueues a whole step. A captured graph or a persistent kernel overrides it.
     fn submit(&mut self, batch: &Batch<'_>) -> Result<()> {
@@ -198,9 +205,6 @@ pub trait Probe {
 
     fn get(&mut self, slot: Slot) -> Result<Vec<f32>>;
 }
-
-/// Plans a backend's memory from the sizes of a model; see [`candle::plan`].
-pub type Planner = fn(&Config, &[&TensorInfo], Limits) -> MemoryPlan;
 
 impl Batch<'_> {
     /// Checks what every backend relies on: ids, positions and pages inside their bounds.

@@ -4,20 +4,20 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::backend::choose::Choice;
 use crate::cli::DoctorArgs;
 use crate::config::{self, Dirs};
 use crate::engine::fit::{available_memory, human_bytes};
 use crate::error::{Error, Result};
 use crate::stats::cgroup::{self, Quota};
 use crate::stats::{self, bandwidth, machine};
-use crate::taper::Taper;
 use crate::terminal::log;
 use crate::terminal::render::Answer;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<()> {
     let dirs = Dirs::from_env(config::process_env);
     log::init(false, 0);
-    let findings = Findings::look(&dirs, super::threads(args.threads));
+    let findings = Findings::look(&dirs, super::threads(args.threads))?;
     let mut answer = Answer::new();
     if args.json {
         let json = serde_json::to_string(&findings)
@@ -82,12 +82,15 @@ struct Model {
 
 #[derive(Serialize)]
 struct Backend {
+    /// Of quantized models; others run on the reference.
     name: &'static str,
-    why: &'static str,
+    why: String,
 }
 
 impl Findings {
-    fn look(dirs: &Dirs, threads: usize) -> Self {
+    fn look(dirs: &Dirs, threads: usize) -> Result<Self> {
+        let choice = Choice::cpu(threads)?;
+        let backend = Backend { name: choice.name(), why: choice.why };
         // Before the bandwidth is measured, which takes memory for a moment.
         let memory = Memory { total: machine::total_memory(), available: available_memory() };
         let bytes_per_second = bandwidth::measure(threads);
@@ -97,7 +100,7 @@ impl Findings {
             let there = path.as_deref().filter(|path| path.is_dir());
             Folder { purpose, exists: there.is_some(), bytes: there.map_or(0, folder_bytes), path }
         };
-        Self {
+        Ok(Self {
             version: env!("CARGO_PKG_VERSION"),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             processor: Processor {
@@ -113,11 +116,8 @@ impl Findings {
             bandwidth: Bandwidth { threads, bytes_per_second },
             folders: vec![folder("cache", dirs.cache()), folder("data", dirs.data()), folder("config", dirs.config())],
             models: dirs.cache().map(|cache| models(&cache.join("models"))).unwrap_or_default(),
-            backend: Backend {
-                name: Taper::BACKEND,
-                why: "candle in f32 is the one backend of this version; it uses every processor that candle runs on",
-            },
-        }
+            backend,
+        })
     }
 
     fn lines(&self) -> Vec<String> {

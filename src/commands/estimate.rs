@@ -29,6 +29,7 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
 
 struct Estimate {
     model: String,
+    backend: &'static str,
     plan: MemoryPlan,
     /// This process's own, in bytes.
     program: u64,
@@ -43,6 +44,7 @@ impl Estimate {
         let available = available_memory();
         let any_context = LoadOptions { context: None, ..options.clone() };
         Ok(Self {
+            backend: Taper::choose(model, options)?.name(),
             plan: Taper::plan(model, options, None)?,
             longest: Taper::plan(model, &any_context, available).ok().map(|plan| plan.limits.context),
             program: resident().unwrap_or(0),
@@ -63,7 +65,7 @@ impl Estimate {
     fn json(&self) -> serde_json::Value {
         json!({
             "model": self.model,
-            "backend": Taper::BACKEND,
+            "backend": self.backend,
             "context": self.plan.limits.context,
             "batch": self.plan.limits.chunk,
             "weights_bytes": self.plan.weights,
@@ -82,10 +84,7 @@ impl Estimate {
         let mut lines = vec![
             format!(
                 "{}, {} backend, context {}, {} rows a step\n",
-                self.model,
-                Taper::BACKEND,
-                limits.context,
-                limits.chunk
+                self.model, self.backend, limits.context, limits.chunk
             ),
             "| what | bytes |".to_owned(),
             "|---|---:|".to_owned(),

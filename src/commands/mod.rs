@@ -109,6 +109,7 @@ impl Session {
         let asked = Some(self.args.ctx_size).filter(|n| *n > 0);
         LoadOptions {
             device: self.args.device,
+            threads: Some(self.threads),
             context: asked.or(context),
             chunk,
             pre_tokenizer: self.args.pre.clone(),

@@ -3,7 +3,7 @@
 //! A context that the user named is kept or refused with both numbers; one that nobody named shrinks to what there is, and
 //! says so.
 
-use crate::backend::{Limits, MemoryPlan, PAGE, Planner};
+use crate::backend::{Limits, MemoryPlan, PAGE};
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
 use crate::model::config::Config;
@@ -34,7 +34,7 @@ pub fn fit(
     config: &Config,
     tensors: &[&TensorInfo],
     wanted: Wanted,
-    planner: Planner,
+    planner: impl Fn(&Config, &[&TensorInfo], Limits) -> MemoryPlan,
     available: Option<u64>,
 ) -> Result<MemoryPlan> {
     if let Some(context) = wanted.context.filter(|n| *n > MOST_CONTEXT) {

@@ -6,6 +6,7 @@
 pub mod dequantize;
 pub mod gguf;
 pub mod mapping;
+pub mod packed;
 pub mod random;
 pub mod safetensors;
 pub mod weights;

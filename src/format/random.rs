@@ -14,7 +14,8 @@ use super::DType;
 type Scale = (usize, f32);
 
 /// A type's scales. From ggml's block structures: `x = d·q` (`Q8_0`), `d·(q - 8)` (`Q4_0`), `d·(q - 16)` (`Q5_0`),
-/// `d·q + m` (`Q4_1`, `Q5_1`), `d·s·(q - 32)` (`Q6_K`), `d·s·q - dmin·m` (`Q4_K`, `Q5_K`), `s` and `m` of six bits.
+/// `d·q + m` (`Q4_1`, `Q5_1`), `d·s·(q - 32)` (`Q6_K`), `d·s·q - dmin·m` (`Q4_K`, `Q5_K`), `s` and `m` of six bits,
+/// `d·codebook[q]` (`IQ4_NL`).
 fn scales(dtype: DType) -> Option<&'static [Scale]> {
     Some(match dtype {
         DType::Q4_0 => &[(0, 0.006)],
@@ -25,6 +26,7 @@ fn scales(dtype: DType) -> Option<&'static [Scale]> {
         DType::Q4K => &[(0, 9e-5), (2, 9e-5 * 7.5)],
         DType::Q5K => &[(0, 4.5e-5), (2, 4.5e-5 * 15.5)],
         DType::Q6K => &[(208, 2e-5)],
+        DType::IQ4NL => &[(0, 4e-4)],
         _ => return None,
     })
 }

@@ -106,6 +106,26 @@ impl Weights {
         Ok(self.stored(name)?.bytes())
     }
 
+    /// Hands the stored bytes to `read`, and gives their memory back afterwards: for weights that are repacked.
+    ///
+    /// # Errors
+    /// When there is no such tensor.
+    pub fn read_once<R>(&self, name: &str, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        let stored = self.stored(name)?;
+        Ok(stored.file.read_once(&stored.info.bytes, read))
+    }
+
+    /// One row of a matrix in f32.
+    ///
+    /// # Errors
+    /// When there is no such tensor, or `out` is not as long as its rows.
+    pub fn row(&self, name: &str, row: usize, out: &mut [f32]) -> Result<()> {
+        let stored = self.stored(name)?;
+        let row_bytes = stored.info.bytes.len() / stored.info.shape[0];
+        let start = stored.order.stored_row(row) * row_bytes;
+        dequantize(stored.info.dtype, &stored.bytes()[start..start + row_bytes], out)
+    }
+
     /// Which stored row is row `r` of the tensor; for readers of [`Self::raw`].
     ///
     /// # Errors

@@ -6,7 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use assert_cmd::cargo::CommandCargoExt;
 
-/// Takes away what the environment says to taper, to the hub's programs and about proxies.
+/// Takes away what the environment says to taper, to the hub's programs and about proxies. What answers is the reference: its
+/// words are those of the other engines in f32, and it is slow enough to be interrupted.
 pub fn forget_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().to_uppercase();
@@ -15,6 +16,7 @@ pub fn forget_environment(command: &mut Command) {
             command.env_remove(name);
         }
     }
+    command.env("TAPER_DEVICE", "reference");
 }
 
 /// taper in an environment of its own: no settings of the user's, no network, and folders that not even root can make.

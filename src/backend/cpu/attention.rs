@@ -1,0 +1,310 @@
+//! Paged attention: softmax(q·Kᵀ/√d)·V over pages, in chunks of 256 positions.
+//!
+//! A page of a layer holds, for each key head, K as two tiles of (d, 16 positions), so that a vector is 16 scores, and
+//! V as (32 positions, d), so that a vector is 16 numbers of the answer. Up to 8 queries of one key head go through a
+//! chunk together: the heads of its group when decoding, neighbouring rows when prefilling. A chunk ends in a partial
+//! result (largest score, sum of the weights, weighted sum of V); partials are joined in the order of the chunks,
+//! whoever computed them. So a query's result does not depend on how the work was split. Online softmax: Milakov and
+//! Gimelshein, 2018; split over the keys: Flash-Decoding, 2023.
+#![allow(unsafe_op_in_unsafe_fn, reason = "kernels are unsafe as a whole; their contract is at the top of each")]
+#![expect(unsafe_code, reason = "raw loads and vector instructions")]
+
+use super::simd::{LANES, Simd};
+use crate::backend::{PAGE, PageId};
+
+/// Positions of a chunk.
+pub const CHUNK: usize = 256;
+/// Queries that go through a chunk together.
+pub const QUERIES: usize = 8;
+/// Numbers of a partial result before its weighted sum: the largest score, the sum of the weights.
+pub const PARTIAL_HEAD: usize = 16;
+/// Numbers that a thread needs for scores.
+pub const SCRATCH: usize = QUERIES * CHUNK;
+
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvType {
+    F16,
+    F32,
+}
+
+impl KvType {
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// One layer's pages, as seen by one key head.
+#[derive(Debug, Clone, Copy)]
+pub struct Pages {
+    /// The layer's first page.
+    pub base: *const u8,
+    pub page_bytes: usize,
+    /// From a page's first byte to this head's keys and values.
+    pub keys: usize,
+    pub values: usize,
+    pub kv_type: KvType,
+    pub head_dim: usize,
+}
+
+/// A query, and which positions it sees.
+#[derive(Debug, Clone, Copy)]
+pub struct Query {
+    /// `head_dim` numbers.
+    pub numbers: *const f32,
+    pub first: usize,
+    /// One behind the last.
+    pub end: usize,
+    /// Where its partial goes: [`PARTIAL_HEAD`] + `head_dim` numbers.
+    pub partial: *mut f32,
+}
+
+/// Keys or values of one type.
+trait Kept {
+    const BYTES: usize;
+    unsafe fn load<S: Simd>(from: *const u8) -> S::F;
+}
+
+struct Half;
+struct Single;
+
+impl Kept for Half {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const u8) -> S::F {
+        S::load_half(from.cast())
+    }
+}
+
+impl Kept for Single {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const u8) -> S::F {
+        S::load(from.cast())
+    }
+}
+
+/// The partial results of 1 to 8 queries over one chunk.
+///
+/// # Safety
+/// `table` has the pages of all positions that a query sees; every pointer is good for what is said there; `scratch` is
+/// [`SCRATCH`] numbers. The processor has `S`'s instructions.
+#[inline(always)]
+pub unsafe fn chunk<S: Simd>(queries: &[Query], chunk: usize, pages: &Pages, table: &[PageId], scratch: *mut f32) {
+    match pages.kv_type {
+        KvType::F16 => by_queries::<S, Half>(queries, chunk, pages, table, scratch),
+        KvType::F32 => by_queries::<S, Single>(queries, chunk, pages, table, scratch),
+    }
+}
+
+#[inline(always)]
+unsafe fn by_queries<S: Simd, K: Kept>(q: &[Query], chunk: usize, pages: &Pages, table: &[PageId], scratch: *mut f32) {
+    match q.len() {
+        1 => queries::<S, K, 1>(q, chunk, pages, table, scratch),
+        2 => queries::<S, K, 2>(q, chunk, pages, table, scratch),
+        3 => queries::<S, K, 3>(q, chunk, pages, table, scratch),
+        4 => queries::<S, K, 4>(q, chunk, pages, table, scratch),
+        5 => queries::<S, K, 5>(q, chunk, pages, table, scratch),
+        6 => queries::<S, K, 6>(q, chunk, pages, table, scratch),
+        7 => queries::<S, K, 7>(q, chunk, pages, table, scratch),
+        8 => queries::<S, K, 8>(q, chunk, pages, table, scratch),
+        n => unreachable!("no kernel takes {n} queries"),
+    }
+}
+
+/// The positions of a chunk that any of the queries sees, in whole pages: from, to.
+fn range(queries: &[Query], chunk: usize) -> (usize, usize) {
+    let first = queries.iter().map(|q| q.first).min().unwrap_or(0).max(chunk * CHUNK);
+    let end = queries.iter().map(|q| q.end).max().unwrap_or(0).min((chunk + 1) * CHUNK);
+    (first / PAGE * PAGE, end.div_ceil(PAGE) * PAGE)
+}
+
+#[inline(always)]
+unsafe fn queries<S: Simd, K: Kept, const N: usize>(
+    queries: &[Query],
+    chunk: usize,
+    pages: &Pages,
+    table: &[PageId],
+    scratch: *mut f32,
+) {
+    let (from, to) = range(queries, chunk);
+    for pos in (from..to).step_by(PAGE) {
+        let keys = pages.base.add(table[pos / PAGE] as usize * pages.page_bytes + pages.keys);
+        scores::<S, K, N>(queries, keys, pages.head_dim, scratch.add(pos - chunk * CHUNK));
+    }
+    let scale = S::splat(1.0 / (pages.head_dim as f32).sqrt());
+    let (from, to) = (from - chunk * CHUNK, to.max(from) - chunk * CHUNK);
+    for (i, query) in queries.iter().enumerate() {
+        let seen = |pos: usize| pos.saturating_sub(chunk * CHUNK).clamp(from, to);
+        softmax::<S>(scratch.add(i * CHUNK), (from, to), (seen(query.first), seen(query.end)), scale, query.partial);
+    }
+    let mut dim = 0;
+    while dim < pages.head_dim {
+        // Few queries leave registers for more of the head at once, and need them to hide the additions' latency.
+        if N <= 4 && dim + 4 * LANES <= pages.head_dim {
+            mix::<S, K, N, 4>(queries, chunk, (from, to), dim, pages, table, scratch);
+            dim += 4 * LANES;
+        } else if dim + 2 * LANES <= pages.head_dim {
+            mix::<S, K, N, 2>(queries, chunk, (from, to), dim, pages, table, scratch);
+            dim += 2 * LANES;
+        } else {
+            mix::<S, K, N, 1>(queries, chunk, (from, to), dim, pages, table, scratch);
+            dim += LANES;
+        }
+    }
+}
+
+/// q·k of one page's 32 positions, not yet scaled.
+#[inline(always)]
+unsafe fn scores<S: Simd, K: Kept, const N: usize>(queries: &[Query], keys: *const u8, dim: usize, scores: *mut f32) {
+    let mut sums = [[S::zero(); 2]; N];
+    for d in 0..dim {
+        let first = K::load::<S>(keys.add(d * LANES * K::BYTES));
+        let second = K::load::<S>(keys.add((dim + d) * LANES * K::BYTES));
+        for (i, [a, b]) in sums.iter_mut().enumerate() {
+            let q = S::splat(*queries[i].numbers.add(d));
+            *a = S::fma(first, q, *a);
+            *b = S::fma(second, q, *b);
+        }
+    }
+    for (i, [a, b]) in sums.into_iter().enumerate() {
+        S::store(scores.add(i * CHUNK), a);
+        S::store(scores.add(i * CHUNK + LANES), b);
+    }
+}
+
+/// Turns a query's scores into weights e^(score − largest), and begins its partial: largest, sum. What it does not see
+/// weighs 0.
+#[inline(always)]
+unsafe fn softmax<S: Simd>(
+    scores: *mut f32,
+    (from, to): (usize, usize),
+    (first, end): (usize, usize),
+    scale: S::F,
+    partial: *mut f32,
+) {
+    for hidden in (from..first.min(to)).chain(end.max(from)..to) {
+        *scores.add(hidden) = f32::NEG_INFINITY;
+    }
+    let mut largest = S::splat(f32::NEG_INFINITY);
+    for i in (from..to).step_by(LANES) {
+        let s = S::mul(S::load(scores.add(i)), scale);
+        S::store(scores.add(i), s);
+        largest = S::max(s, largest);
+    }
+    let largest = if first < end { S::largest(largest) } else { f32::NEG_INFINITY };
+    // Where nothing is seen all weights are 0: −∞ − 0, not −∞ − −∞.
+    let shift = S::splat(if largest == f32::NEG_INFINITY { 0.0 } else { largest });
+    let mut sum = S::zero();
+    for i in (from..to).step_by(LANES) {
+        let weight = S::exp(S::sub(S::load(scores.add(i)), shift));
+        S::store(scores.add(i), weight);
+        sum = S::add(sum, weight);
+    }
+    *partial = largest;
+    *partial.add(1) = S::sum(sum);
+}
+
+/// Σ weight · v for `WIDTH` · 16 numbers of the head.
+#[inline(always)]
+unsafe fn mix<S: Simd, K: Kept, const N: usize, const WIDTH: usize>(
+    queries: &[Query],
+    chunk: usize,
+    (from, to): (usize, usize),
+    dim: usize,
+    pages: &Pages,
+    table: &[PageId],
+    weights: *const f32,
+) {
+    let mut sums = [[S::zero(); WIDTH]; N];
+    for page in (from..to).step_by(PAGE) {
+        let id = table[(chunk * CHUNK + page) / PAGE] as usize;
+        let values = pages.base.add(id * pages.page_bytes + pages.values + dim * K::BYTES);
+        for pos in 0..PAGE {
+            let row = values.add(pos * pages.head_dim * K::BYTES);
+            let mut v = [S::zero(); WIDTH];
+            for (j, v) in v.iter_mut().enumerate() {
+                *v = K::load::<S>(row.add(j * LANES * K::BYTES));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let weight = S::splat(*weights.add(i * CHUNK + page + pos));
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::fma(v[j], weight, *sum);
+                }
+            }
+        }
+    }
+    for (i, sums) in sums.into_iter().enumerate() {
+        for (j, sum) in sums.into_iter().enumerate() {
+            S::store(queries[i].partial.add(PARTIAL_HEAD + dim + j * LANES), sum);
+        }
+    }
+}
+
+/// Joins `chunks` partials, one after the other `stride` numbers apart, into a query's result.
+///
+/// # Safety
+/// All pointers are good for that. The processor has `S`'s instructions.
+#[inline(always)]
+pub unsafe fn join<S: Simd>(partials: *const f32, chunks: usize, stride: usize, head_dim: usize, out: *mut f32) {
+    let mut largest = f32::NEG_INFINITY;
+    for chunk in 0..chunks {
+        let m = *partials.add(chunk * stride);
+        largest = if m > largest { m } else { largest };
+    }
+    let mut sum = S::zero();
+    for chunk in 0..chunks {
+        let partial = partials.add(chunk * stride);
+        let factor = S::exp(S::splat(*partial - largest));
+        sum = S::fma(S::splat(*partial.add(1)), factor, sum);
+        for d in (0..head_dim).step_by(LANES) {
+            let before = if chunk == 0 { S::zero() } else { S::load(out.add(d)) };
+            S::store(out.add(d), S::fma(S::load(partial.add(PARTIAL_HEAD + d)), factor, before));
+        }
+    }
+    for d in (0..head_dim).step_by(LANES) {
+        S::store(out.add(d), S::div(S::load(out.add(d)), sum));
+    }
+}
+
+/// Writes 16 numbers of one position's key and value, those from `dim` on, to a page.
+///
+/// # Safety
+/// `page` is the page's first byte, `key` and `value` are 16 numbers. The processor has `S`'s instructions.
+#[inline(always)]
+pub unsafe fn write<S: Simd>(
+    pages: &Pages,
+    page: *mut u8,
+    offset: usize,
+    dim: usize,
+    key: *const f32,
+    value: *const f32,
+) {
+    let bytes = pages.kv_type.bytes();
+    let tile = (offset / LANES * pages.head_dim + dim) * LANES + offset % LANES;
+    let (keys, values) = (page.add(pages.keys + tile * bytes), page.add(pages.values));
+    let values = values.add((offset * pages.head_dim + dim) * bytes);
+    match pages.kv_type {
+        KvType::F32 => {
+            scatter(keys, &key.cast::<[f32; LANES]>().read_unaligned());
+            S::store(values.cast(), S::load(value));
+        }
+        KvType::F16 => {
+            let mut halves = [0u16; LANES];
+            S::store_half(halves.as_mut_ptr(), S::load(key));
+            scatter(keys, &halves);
+            S::store_half(values.cast(), S::load(value));
+        }
+    }
+}
+
+/// Writes 16 numbers to the first of each 16.
+#[inline(always)]
+unsafe fn scatter<T: Copy>(to: *mut u8, numbers: &[T; LANES]) {
+    for (i, number) in numbers.iter().enumerate() {
+        to.add(i * LANES * size_of::<T>()).cast::<T>().write_unaligned(*number);
+    }
+}

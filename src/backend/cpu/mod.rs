@@ -1,0 +1,419 @@
+//! The CPU backend: packed 4-bit and 8-bit weights, int8 activations, our own kernels.
+//!
+//! A step is one job of a thread pool (`pool`): every thread goes through the phases of `worker`, meeting the others
+//! between them. Weights are packed for the kernels when a model is loaded (`model`); the kernels are written once
+//! (`matmul`, `rows`, `attention`) and compiled for each instruction set (`kernels`). All of them give the same bits,
+//! and a row's result depends on nothing but its own sequence: not on its neighbours, the chunking, the threads or the
+//! processor.
+
+#![allow(clippy::inline_always, reason = "kernels must be inlined into the functions that enable their instructions")]
+#![allow(clippy::wildcard_imports, reason = "of the processor's instructions, by the hundred")]
+
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod kernels;
+mod matmul;
+mod memory;
+mod model;
+mod pool;
+mod rows;
+mod simd;
+mod step;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::collections::HashMap;
+
+pub use attention::KvType;
+pub use kernels::Isa;
+pub use model::refusal;
+
+use super::{
+    Backend, Batch, Limits, MemoryPlan, MemoryUse, Out, PAGE, PageId, PageOp, Phases, Probe, Slot, StepOut, Token, Want,
+};
+use crate::error::{Error, Result};
+use crate::format::TensorInfo;
+use crate::format::weights::Weights;
+use crate::model::config::Config;
+use crate::model::{llama, tensors};
+use kernels::Kernels;
+use memory::{Part, Region};
+use model::Model;
+use pool::{Pool, Thread};
+use rows::{Groups, Lane};
+use simd::LANES;
+use step::{Buffers, Cache, Step, panels};
+use worker::{Shared, Worker};
+
+/// How to run on this processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    pub threads: usize,
+    pub isa: Isa,
+    pub kv_type: KvType,
+}
+
+impl Options {
+    /// All cores of this process and the fastest instructions, unless `TAPER_CPU` names others.
+    ///
+    /// # Errors
+    /// When the processor has not what it names.
+    pub fn from_env(threads: usize) -> Result<Self> {
+        let forced = std::env::var("TAPER_CPU").ok().filter(|name| !name.is_empty());
+        Ok(Self { threads, isa: Isa::choose(forced.as_deref())?, kv_type: KvType::F16 })
+    }
+}
+
+/// Bytes this backend takes: packed weights, pages, and the largest step's activations.
+pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, options: &Options) -> MemoryPlan {
+    let vectors: usize = tensors.iter().filter(|t| t.shape.len() == 1).map(|t| 4 * t.elements()).sum();
+    let page = (config.layers * Cache::page_bytes(config, options.kv_type)) as u64;
+    let logits = (limits.sequences * config.vocab * 4) as u64;
+    MemoryPlan {
+        limits,
+        weights: model::packed_bytes(tensors) + vectors as u64,
+        kv: (limits.pages as u64).saturating_mul(page),
+        workspace: Buffers::bytes(config, &limits, options.threads) as u64 + logits,
+    }
+}
+
+/// The CPU backend.
+pub struct Cpu {
+    model: Model,
+    buffers: Buffers,
+    cache: Cache,
+    step: Step,
+    kernels: &'static Kernels,
+    pool: Pool,
+    /// Grows to the most rows that were ever wanted at once.
+    logits: (Region, Part<f32>),
+    wanted: Vec<f32>,
+    tokens: Vec<u32>,
+    /// What each slot sampled last.
+    previous: HashMap<u32, u32>,
+    memory: MemoryUse,
+}
+
+impl Cpu {
+    /// Packs the weights and lays out pages and buffers.
+    ///
+    /// # Errors
+    /// A tensor that is missing, misshapen, unknown or of a type without a packed format ([`refusal`] tells before), or
+    /// one with NaN or infinite numbers; or when the system has not the memory.
+    pub fn load(config: &Config, weights: &Weights, plan: &MemoryPlan, options: &Options) -> Result<Self> {
+        let kernels = Kernels::of(options.isa)?;
+        let mut pool = Pool::new(options.threads);
+        let model = Model::load(config, weights, &mut pool)?;
+        Ok(Self {
+            buffers: Buffers::new(config, &plan.limits, options.threads)?,
+            cache: Cache::new(config, plan.limits.pages, options.kv_type)?,
+            step: Step::default(),
+            kernels,
+            pool,
+            logits: logits(plan.limits.sequences, config)?,
+            wanted: Vec::new(),
+            tokens: Vec::new(),
+            previous: HashMap::new(),
+            memory: MemoryUse { weights: plan.weights, kv: plan.kv },
+            model,
+        })
+    }
+
+    /// Takes in a step's rows.
+    fn prepare(&mut self, batch: &Batch<'_>) -> Result<()> {
+        batch.check(&self.model.config, self.cache.pages)?;
+        let step = &mut self.step;
+        step.ids.clear();
+        step.positions.clear();
+        for seq in batch.seqs {
+            for row in &batch.rows[seq.rows.start as usize..seq.rows.end as usize] {
+                step.positions.push(row.pos);
+                step.ids.push(match row.token {
+                    Token::Id(id) => id,
+                    Token::Previous => *self.previous.get(&seq.slot).ok_or_else(|| {
+                        Error::runtime(format!("slot {} has sampled no token to go on from", seq.slot))
+                    })?,
+                });
+            }
+        }
+        step.seqs.clear();
+        step.seqs.extend_from_slice(batch.seqs);
+        step.pages.clear();
+        step.pages.extend_from_slice(batch.pages);
+        step.panels.clear();
+        step.panels.extend(panels(step.ids.len(), self.kernels.max_panel));
+        let hidden = self.model.config.hidden;
+        if step.ids.len() * hidden > self.buffers.hidden.len() {
+            return Err(Error::runtime(format!("a step of {} rows is larger than was planned", step.ids.len())));
+        }
+        if let Some(weights) = &self.model.embedding {
+            for (t, id) in step.ids.iter().enumerate() {
+                // SAFETY: no job is running.
+                #[expect(unsafe_code, reason = "buffers are shared with the threads of a job")]
+                let row = unsafe { self.buffers.hidden.slice_mut(t * hidden, hidden) };
+                weights.row(tensors::EMBEDDING, *id as usize, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room for a step's logits.
+    fn reserve(&mut self, rows: usize) -> Result<()> {
+        if rows * self.model.config.vocab > self.logits.1.len() {
+            self.logits = logits(rows, &self.model.config)?;
+        }
+        Ok(())
+    }
+
+    /// Runs `work` on every thread.
+    fn run(&mut self, work: impl Fn(&mut Worker<'_>) -> Result<()> + Sync) {
+        let shared = Shared {
+            model: &self.model,
+            buffers: &self.buffers,
+            cache: &self.cache,
+            step: &self.step,
+            kernels: self.kernels,
+            logits: self.logits.1,
+        };
+        self.pool.run(&|thread: Thread<'_>| {
+            let done = work(&mut Worker { shared, thread });
+            debug_assert!(done.is_ok(), "a worker's phases cannot fail: the others would wait for it");
+        });
+    }
+
+    /// Hands out what the head computed, and samples.
+    fn finish(&mut self, out: &[Out<'_>]) -> Result<()> {
+        let vocab = self.model.config.vocab;
+        self.tokens.clear();
+        self.wanted.clear();
+        for (i, o) in out.iter().enumerate() {
+            // SAFETY: the job has ended.
+            #[expect(unsafe_code, reason = "buffers are shared with the threads of a job")]
+            let logits = unsafe { self.logits.1.slice(i * vocab, vocab) };
+            match o.want {
+                Want::Logits => self.wanted.extend_from_slice(logits),
+                Want::Sample(draw) => {
+                    let token = draw.token(logits)?;
+                    if let Some(seq) = self.step.seqs.iter().find(|s| s.rows.contains(&o.row)) {
+                        self.previous.insert(seq.slot, token);
+                    }
+                    self.tokens.push(token);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The layers' parts of a page.
+    fn page_parts(&self, page: PageId) -> Result<Vec<*mut u8>> {
+        if page as usize >= self.cache.pages {
+            return Err(Error::runtime(format!("page {page} is outside the pool of {}", self.cache.pages)));
+        }
+        Ok((0..self.model.config.layers).map(|layer| self.cache.page(layer, page)).collect())
+    }
+}
+
+/// Room for so many rows of logits.
+fn logits(rows: usize, config: &Config) -> Result<(Region, Part<f32>)> {
+    let count = rows.max(1) * config.vocab;
+    let mut region = Region::new(memory::part_bytes::<f32>(count))?;
+    let part = region.take(count)?;
+    Ok((region, part))
+}
+
+impl Phases for Cpu {
+    fn layers(&self) -> usize {
+        self.model.layers.len()
+    }
+
+    fn begin(&mut self, batch: &Batch<'_>) -> Result<()> {
+        self.prepare(batch)?;
+        self.run(|worker| worker.begin(batch));
+        Ok(())
+    }
+
+    fn qkv(&mut self, layer: usize) -> Result<()> {
+        self.run(|worker| worker.qkv(layer));
+        Ok(())
+    }
+
+    fn attend(&mut self, layer: usize) -> Result<()> {
+        self.run(|worker| worker.attend(layer));
+        Ok(())
+    }
+
+    fn attn_out(&mut self, layer: usize) -> Result<()> {
+        self.run(|worker| worker.attn_out(layer));
+        Ok(())
+    }
+
+    fn gate_up(&mut self, layer: usize) -> Result<()> {
+        self.run(|worker| worker.gate_up(layer));
+        Ok(())
+    }
+
+    fn down(&mut self, layer: usize) -> Result<()> {
+        self.run(|worker| worker.down(layer));
+        Ok(())
+    }
+
+    fn head(&mut self, out: &[Out<'_>]) -> Result<()> {
+        self.reserve(out.len())?;
+        self.run(|worker| worker.head(out));
+        self.finish(out)
+    }
+}
+
+impl Backend for Cpu {
+    fn config(&self) -> &Config {
+        &self.model.config
+    }
+
+    /// All phases in one job: threads meet, but do not wait for the caller between them.
+    fn submit(&mut self, batch: &Batch<'_>) -> Result<()> {
+        self.prepare(batch)?;
+        self.reserve(batch.out.len())?;
+        self.run(|worker| llama::forward(worker, batch));
+        self.finish(batch.out)
+    }
+
+    fn collect(&mut self) -> Result<StepOut<'_>> {
+        Ok(StepOut { tokens: &self.tokens, logits: &self.wanted })
+    }
+
+    fn pages(&mut self, op: PageOp<'_>) -> Result<()> {
+        match op {
+            PageOp::Copy { from, to } => {
+                for (from, to) in self.page_parts(from)?.into_iter().zip(self.page_parts(to)?) {
+                    // SAFETY: both are whole pages of the pool, and no job is running.
+                    #[expect(unsafe_code, reason = "pages are shared with the threads of a job")]
+                    unsafe {
+                        std::ptr::copy(from, to, self.cache.page_bytes);
+                    }
+                }
+                Ok(())
+            }
+            PageOp::Read { page, into } => {
+                let moved = self.each_number(page, into.len())?;
+                for (place, x) in moved.into_iter().zip(into) {
+                    *x = place.read();
+                }
+                Ok(())
+            }
+            PageOp::Write { page, from } => {
+                let moved = self.each_number(page, from.len())?;
+                for (place, x) in moved.into_iter().zip(from) {
+                    place.write(*x);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.memory
+    }
+}
+
+/// Where one number of a page lies.
+struct Place {
+    at: *mut u8,
+    kv_type: KvType,
+}
+
+#[expect(unsafe_code, reason = "pages are shared with the threads of a job")]
+impl Place {
+    fn read(&self) -> f32 {
+        // SAFETY: inside a page of the pool (see `each_number`), and no job is running.
+        unsafe {
+            match self.kv_type {
+                KvType::F16 => half::f16::from_bits(*self.at.cast()).to_f32(),
+                KvType::F32 => *self.at.cast(),
+            }
+        }
+    }
+
+    fn write(&self, x: f32) {
+        // SAFETY: as in `read`.
+        unsafe {
+            match self.kv_type {
+                KvType::F16 => *self.at.cast() = half::f16::from_f32(x).to_bits(),
+                KvType::F32 => *self.at.cast() = x,
+            }
+        }
+    }
+}
+
+impl Cpu {
+    /// The places of a page's numbers in the order of [`PageOp`].
+    fn each_number(&self, page: PageId, len: usize) -> Result<Vec<Place>> {
+        let Config { layers, kv_heads, head_dim, .. } = self.model.config;
+        let needed = layers * 2 * PAGE * kv_heads * head_dim;
+        if len != needed {
+            return Err(Error::runtime(format!("a page holds {needed} numbers, not {len}")));
+        }
+        let mut places = Vec::with_capacity(len);
+        for part in self.page_parts(page)? {
+            for values in [false, true] {
+                for pos in 0..PAGE {
+                    for head in 0..kv_heads {
+                        for d in 0..head_dim {
+                            let start = (head + if values { kv_heads } else { 0 }) * PAGE * head_dim;
+                            let number = start
+                                + if values {
+                                    pos * head_dim + d
+                                } else {
+                                    (pos / LANES * head_dim + d) * LANES + pos % LANES
+                                };
+                            let at = part.wrapping_add(number * self.cache.kv_type.bytes());
+                            places.push(Place { at, kv_type: self.cache.kv_type });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    fn slot(&self, slot: Slot) -> (Part<f32>, usize) {
+        let config = &self.model.config;
+        match slot {
+            Slot::Hidden => (self.buffers.hidden, config.hidden),
+            Slot::Query => (self.buffers.query, config.q_dim()),
+            Slot::Attended => (self.buffers.attended, config.q_dim()),
+            Slot::Gated => (self.buffers.gate, config.ffn),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "buffers are shared with the threads of a job")]
+impl Probe for Cpu {
+    fn put(&mut self, slot: Slot, values: &[f32]) -> Result<()> {
+        let (part, columns) = self.slot(slot);
+        // SAFETY: no job is running.
+        unsafe { part.slice_mut(0, values.len()) }.copy_from_slice(values);
+        if slot == Slot::Gated {
+            // What `down` reads are the groups that `gate_up` made of them.
+            let all = columns / crate::format::packed::GROUP;
+            for panel in &self.step.panels {
+                for row in 0..panel.rows {
+                    let lane = Lane { panel: self.buffers.gated.at(*panel), width: panel.width, row };
+                    let x = part.at((panel.first + row) * columns);
+                    // SAFETY: no job is running, and the panels have room for the step's rows.
+                    unsafe { (self.kernels.quantize)(x, Groups { first: 0, count: all, all }, lane) };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&mut self, slot: Slot) -> Result<Vec<f32>> {
+        let (part, columns) = self.slot(slot);
+        // SAFETY: no job is running.
+        Ok(unsafe { part.slice(0, self.step.rows() * columns) }.to_vec())
+    }
+}

@@ -1,0 +1,210 @@
+//! The step being worked on: its rows, where they lie in panels, and the buffers between phases.
+
+use super::attention::{CHUNK, KvType, PARTIAL_HEAD, QUERIES, SCRATCH};
+use super::matmul::{GROUP_BYTES, panel_width};
+use super::memory::{Part, Region, part_bytes};
+use crate::backend::{Limits, PAGE, PageId, Seq};
+use crate::error::Result;
+use crate::format::packed::GROUP;
+use crate::model::config::Config;
+
+/// Up to so many rows every thread prepares all activations for itself: cheaper than to share them out and meet.
+pub const FEW: usize = 4;
+/// Rows of the widest panel.
+pub const WIDEST: usize = 12;
+
+/// Rows of activations that go through a matrix kernel together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Panel {
+    pub first: usize,
+    pub rows: usize,
+    /// As it is laid out: `rows`, rounded up to what there is a kernel for.
+    pub width: usize,
+}
+
+/// Cuts rows into panels.
+pub fn panels(rows: usize, max_panel: usize) -> impl Iterator<Item = Panel> {
+    (0..rows).step_by(max_panel).map(move |first| {
+        let rows = max_panel.min(rows - first);
+        Panel { first, rows, width: panel_width(rows, max_panel) }
+    })
+}
+
+/// Quantized activations of several rows: panels, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Panels {
+    bytes: Part<u8>,
+    /// Groups of a row.
+    pub groups: usize,
+}
+
+impl Panels {
+    /// For rows of `k` numbers; the same bytes serve rows of several lengths, one after the other.
+    pub fn of(self, k: usize) -> Self {
+        Self { groups: k / GROUP, ..self }
+    }
+
+    /// The first byte of a panel. All panels before it are as wide as they can be, so that it begins at its first row.
+    pub fn at(&self, panel: Panel) -> *mut u8 {
+        self.bytes.at(panel.first * row_bytes(self.groups))
+    }
+}
+
+/// Bytes of a row of `groups` groups; weights' units are of two groups at least.
+fn row_bytes(groups: usize) -> usize {
+    groups.next_multiple_of(2) * GROUP_BYTES
+}
+
+/// Everything between the phases, for as many rows as a step may have.
+pub struct Buffers {
+    pub hidden: Part<f32>,   // (rows, hidden)
+    pub query: Part<f32>,    // (rows, q_dim)
+    pub key: Part<f32>,      // (rows, kv_dim)
+    pub value: Part<f32>,    // (rows, kv_dim)
+    pub attended: Part<f32>, // (rows, q_dim)
+    pub gate: Part<f32>,     // (rows, ffn), then SwiGLU's output
+    pub up: Part<f32>,       // (rows, ffn)
+    /// (rows, `head_dim`): every cosine twice; every sine twice, the first time negative.
+    pub cos: Part<f32>,
+    pub sin: Part<f32>,
+    /// Activations of the rows, where all threads share them.
+    pub shared: Panels,
+    pub gated: Panels,
+    /// Partial results of few rows: (rows, heads, chunks).
+    pub partials: Part<f32>,
+    pub own: Vec<Own>,
+    /// Chunks of the longest context.
+    pub chunks: usize,
+    /// Numbers of a partial result.
+    pub partial: usize,
+    _region: Region,
+}
+
+/// A thread's own.
+pub struct Own {
+    pub panels: Panels,
+    /// A normed row.
+    pub row: Part<f32>,
+    pub scores: Part<f32>,
+    /// Partial results of some queries: (queries, chunks).
+    pub partials: Part<f32>,
+}
+
+impl Buffers {
+    /// # Errors
+    /// When the system has not so much memory.
+    pub fn new(config: &Config, limits: &Limits, threads: usize) -> Result<Self> {
+        let mut region = Region::new(Self::bytes(config, limits, threads))?;
+        let rows = limits.chunk;
+        let widest = config.hidden.max(config.q_dim());
+        let (chunks, partial) = (limits.context.div_ceil(CHUNK), PARTIAL_HEAD + config.head_dim);
+        let panels = |region: &mut Region, rows: usize, k: usize| -> Result<Panels> {
+            Ok(Panels { bytes: region.take((rows + WIDEST) * row_bytes(k / GROUP))?, groups: k / GROUP })
+        };
+        let own = |region: &mut Region| -> Result<Own> {
+            Ok(Own {
+                panels: panels(region, WIDEST, widest)?,
+                row: region.take(widest)?,
+                scores: region.take(SCRATCH)?,
+                partials: region.take(QUERIES * chunks * partial)?,
+            })
+        };
+        Ok(Self {
+            hidden: region.take(rows * config.hidden)?,
+            query: region.take(rows * config.q_dim())?,
+            key: region.take(rows * config.kv_dim())?,
+            value: region.take(rows * config.kv_dim())?,
+            attended: region.take(rows * config.q_dim())?,
+            gate: region.take(rows * config.ffn)?,
+            up: region.take(rows * config.ffn)?,
+            cos: region.take(rows * config.head_dim)?,
+            sin: region.take(rows * config.head_dim)?,
+            shared: panels(&mut region, rows, widest)?,
+            gated: panels(&mut region, rows, config.ffn)?,
+            partials: region.take(FEW * config.heads * chunks * partial)?,
+            own: (0..threads).map(|_| own(&mut region)).collect::<Result<_>>()?,
+            chunks,
+            partial,
+            _region: region,
+        })
+    }
+
+    /// Bytes that [`Buffers::new`] takes.
+    pub fn bytes(config: &Config, limits: &Limits, threads: usize) -> usize {
+        let rows = limits.chunk;
+        let widest = config.hidden.max(config.q_dim());
+        let (chunks, partial) = (limits.context.div_ceil(CHUNK), PARTIAL_HEAD + config.head_dim);
+        let panels = |rows: usize, k: usize| part_bytes::<u8>((rows + WIDEST) * row_bytes(k / GROUP));
+        let numbers = |per_row: usize| part_bytes::<f32>(rows * per_row);
+        let own = panels(WIDEST, widest)
+            + part_bytes::<f32>(widest)
+            + part_bytes::<f32>(SCRATCH)
+            + part_bytes::<f32>(QUERIES.saturating_mul(chunks).saturating_mul(partial));
+        let streams = numbers(config.hidden)
+            + 2 * numbers(config.q_dim())
+            + 2 * numbers(config.kv_dim())
+            + 2 * numbers(config.ffn)
+            + 2 * numbers(config.head_dim);
+        streams
+            + panels(rows, widest)
+            + panels(rows, config.ffn)
+            + part_bytes::<f32>(FEW * config.heads * chunks * partial)
+            + threads * own
+    }
+}
+
+/// The rows of a step.
+#[derive(Default)]
+pub struct Step {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    pub positions: Vec<u32>,
+    pub seqs: Vec<Seq>,
+    pub pages: Vec<PageId>,
+    pub panels: Vec<Panel>,
+}
+
+impl Step {
+    pub fn rows(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub fn table(&self, seq: &Seq) -> &[PageId] {
+        &self.pages[seq.pages.start as usize..seq.pages.end as usize]
+    }
+
+    /// Whether every thread prepares all activations for itself.
+    pub fn is_few(&self) -> bool {
+        self.rows() <= FEW
+    }
+}
+
+/// The pages of keys and values.
+pub struct Cache {
+    pub kv_type: KvType,
+    /// (layers, pages): a page is each key head's K, then each one's V.
+    pub bytes: Part<u8>,
+    pub pages: usize,
+    pub page_bytes: usize,
+    _region: Region,
+}
+
+impl Cache {
+    /// # Errors
+    /// When the system has not so much memory.
+    pub fn new(config: &Config, pages: usize, kv_type: KvType) -> Result<Self> {
+        let page_bytes = Self::page_bytes(config, kv_type);
+        let bytes = config.layers * pages * page_bytes;
+        let mut region = Region::new(bytes)?;
+        Ok(Self { kv_type, bytes: region.take(bytes)?, pages, page_bytes, _region: region })
+    }
+
+    /// Bytes of a page of one layer.
+    pub fn page_bytes(config: &Config, kv_type: KvType) -> usize {
+        2 * PAGE * config.kv_dim() * kv_type.bytes()
+    }
+
+    pub fn page(&self, layer: usize, page: PageId) -> *mut u8 {
+        self.bytes.at((layer * self.pages + page as usize) * self.page_bytes)
+    }
+}

@@ -1,0 +1,452 @@
+//! One thread's part of every phase.
+//!
+//! All threads go through the same phases with a [`Worker`] each, over the same buffers. A thread computes the rows of
+//! the output that its tiles of a matrix give, and what follows from those alone (RoPE, the writing of keys and values,
+//! SwiGLU, quantization for the next matrix); then all meet. So no number is written by two threads, and none is read
+//! in the phase that writes it, except by its writer.
+#![expect(unsafe_code, reason = "threads share buffers, each writing its own part")]
+
+use super::attention::{CHUNK, Pages, QUERIES, Query};
+use super::kernels::Kernels;
+use super::matmul::Job;
+use super::memory::Part;
+use super::model::{Layer, Matrix, Model};
+use super::pool::Thread;
+use super::rows::{Groups, Lane};
+use super::step::{Buffers, Cache, Own, Panel, Panels, Step, panels};
+use crate::backend::{Batch, Out, PAGE, Phases, Seq};
+use crate::error::Result;
+use crate::format::packed::{CODEBOOK, GROUP, TILE};
+
+/// Bytes of activations that stay in a core's second-level cache while weights stream by.
+const BLOCK_BYTES: usize = 384 << 10;
+
+/// What all threads see.
+#[derive(Clone, Copy)]
+pub struct Shared<'a> {
+    pub model: &'a Model,
+    pub buffers: &'a Buffers,
+    pub cache: &'a Cache,
+    pub step: &'a Step,
+    pub kernels: &'static Kernels,
+    /// (rows wanted, vocab).
+    pub logits: Part<f32>,
+}
+
+pub struct Worker<'a> {
+    pub shared: Shared<'a>,
+    pub thread: Thread<'a>,
+}
+
+/// Where a matrix's results go.
+struct Target {
+    /// (rows, `stride`)
+    to: Part<f32>,
+    stride: usize,
+    add: bool,
+}
+
+impl Worker<'_> {
+    fn own(&self) -> &Own {
+        &self.shared.buffers.own[self.thread.index]
+    }
+
+    /// The normed rows of the residual stream, quantized: this thread's own where they are few, otherwise everybody's.
+    fn normed(&self, weight: &[f32]) -> Panels {
+        let Shared { model, buffers, kernels, .. } = self.shared;
+        let (hidden, eps) = (model.config.hidden, model.config.rms_eps);
+        let row = self.own().row.at(0);
+        self.prepared(hidden, |t, lane| {
+            // SAFETY: the row is written by nobody in this phase, the scratch row is this thread's, the lane this
+            // call's.
+            unsafe {
+                (kernels.norm)(buffers.hidden.at(t * hidden), weight.as_ptr(), eps, hidden, row);
+                (kernels.quantize)(row, whole(hidden), lane);
+            }
+        })
+    }
+
+    /// Activations of `k` numbers a row, `quantize(row, lane)` making each.
+    fn prepared(&self, k: usize, quantize: impl Fn(usize, Lane)) -> Panels {
+        let Shared { buffers, step, .. } = self.shared;
+        let (panels, mine) = if step.is_few() {
+            (self.own().panels.of(k), 0..step.panels.len())
+        } else {
+            (buffers.shared.of(k), self.thread.share(step.panels.len()))
+        };
+        for panel in &step.panels[mine] {
+            for row in 0..panel.rows {
+                quantize(panel.first + row, Lane { panel: panels.at(*panel), width: panel.width, row });
+            }
+        }
+        if !step.is_few() {
+            self.thread.meet();
+        }
+        panels
+    }
+
+    /// This thread's tiles of a matrix times some panels.
+    fn multiply(&self, matrix: &Matrix, activations: &Panels, which: &[Panel], target: &Target) {
+        let (first, tiles) = matrix.tiles(self.thread.index);
+        if tiles == 0 {
+            return;
+        }
+        // One panel: the weights once through. Several: each tile stays in the first-level cache for all of them.
+        let at_once = if which.len() == 1 { tiles } else { 1 };
+        for tile in (0..tiles).step_by(at_once) {
+            for panel in which {
+                let column = (first + tile) * TILE;
+                let job = Job {
+                    format: matrix.format,
+                    weights: matrix.tile(self.thread.index, tile),
+                    tiles: at_once,
+                    units: matrix.format.units(matrix.k),
+                    codebook: CODEBOOK.map(|c| (c as u8) ^ 0x80),
+                    panel: activations.at(*panel),
+                    width: panel.width,
+                    rows: panel.rows,
+                    out: target.to.at(panel.first * target.stride + column),
+                    stride: target.stride,
+                    last_lanes: TILE.min(matrix.rows - (column + (at_once - 1) * TILE)),
+                    add: target.add,
+                };
+                // SAFETY: the tiles are this thread's, the panels were finished before the last meeting or by this
+                // thread, and the columns of the target belong to the tiles.
+                unsafe { (self.shared.kernels.matmul)(&job) };
+            }
+        }
+    }
+
+    /// This thread's tiles times all rows, in blocks that the cache holds; `after` follows each block.
+    fn multiply_blocks(
+        &self,
+        matrices: &[(&Matrix, Target)],
+        activations: &Panels,
+        after: impl Fn(std::ops::Range<usize>),
+    ) {
+        let all = &self.shared.step.panels;
+        let panel_bytes = activations.groups * super::matmul::GROUP_BYTES * self.shared.kernels.max_panel;
+        for block in all.chunks((BLOCK_BYTES / panel_bytes.max(1)).max(1)) {
+            for (matrix, target) in matrices {
+                self.multiply(matrix, activations, block, target);
+            }
+            let (first, last) = (block[0], block[block.len() - 1]);
+            after(first.first..last.first + last.rows);
+        }
+    }
+
+    /// The columns of a matrix's results that this thread's tiles give.
+    fn columns(&self, matrix: &Matrix) -> std::ops::Range<usize> {
+        let (first, tiles) = matrix.tiles(self.thread.index);
+        first * TILE..((first + tiles) * TILE).min(matrix.rows)
+    }
+
+    fn biased(&self, to: Part<f32>, matrix: &Matrix, bias: &[f32]) {
+        let columns = self.columns(matrix);
+        for t in 0..self.shared.step.rows() {
+            // SAFETY: this thread's columns, which it has just written.
+            let row = unsafe { to.slice_mut(t * matrix.rows + columns.start, columns.len()) };
+            for (x, b) in row.iter_mut().zip(&bias[columns.clone()]) {
+                *x += b;
+            }
+        }
+    }
+
+    /// RoPE on this thread's columns.
+    fn rotate(&self, to: Part<f32>, matrix: &Matrix) {
+        let Shared { model, buffers, step, kernels, .. } = self.shared;
+        let dim = model.config.head_dim;
+        let columns = self.columns(matrix);
+        for t in 0..step.rows() {
+            for column in columns.clone().step_by(TILE) {
+                let angle = t * dim + column % dim;
+                // SAFETY: a tile's columns lie in one head, whose size is a multiple of 16; they are this thread's.
+                unsafe {
+                    let x = to.at(t * matrix.rows + column);
+                    (kernels.rotate)(x, buffers.cos.at(angle), buffers.sin.at(angle), TILE);
+                }
+            }
+        }
+    }
+
+    fn head_pages(&self, layer: usize, head: usize) -> Pages {
+        let Shared { model, cache, .. } = self.shared;
+        let (dim, bytes) = (model.config.head_dim, cache.kv_type.bytes());
+        Pages {
+            base: cache.page(layer, 0),
+            page_bytes: cache.page_bytes,
+            keys: head * PAGE * dim * bytes,
+            values: (model.config.kv_heads + head) * PAGE * dim * bytes,
+            kv_type: cache.kv_type,
+            head_dim: dim,
+        }
+    }
+
+    /// This thread's columns of keys and values to their pages.
+    fn write_pages(&self, layer: usize) {
+        let Shared { model, buffers, cache, step, kernels, .. } = self.shared;
+        let (dim, kv_dim) = (model.config.head_dim, model.config.kv_dim());
+        let columns = self.columns(&self.layer(layer).k);
+        for seq in &step.seqs {
+            let table = step.table(seq);
+            for t in seq.rows.start as usize..seq.rows.end as usize {
+                let pos = step.positions[t] as usize;
+                let page = cache.page(layer, table[pos / PAGE]);
+                for column in columns.clone().step_by(TILE) {
+                    let pages = self.head_pages(layer, column / dim);
+                    let at = t * kv_dim + column;
+                    // SAFETY: the position is this row's own, pages that are written belong to one sequence, and the
+                    // columns are this thread's: keys and values have the same number of tiles, which are shared out
+                    // alike.
+                    unsafe {
+                        let (key, value) = (buffers.key.at(at), buffers.value.at(at));
+                        (kernels.write_kv)(&pages, page, pos % PAGE, column % dim, key, value);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A row's query of one head.
+    fn query(&self, t: usize, head: usize, partial: *mut f32) -> Query {
+        let Shared { model, buffers, step, .. } = self.shared;
+        let end = step.positions[t] as usize + 1;
+        let first = end.saturating_sub(model.config.window.unwrap_or(usize::MAX));
+        let numbers = buffers.query.at(t * model.config.q_dim() + head * model.config.head_dim);
+        Query { numbers, first, end, partial }
+    }
+
+    fn chunk(&self, layer: usize, kv_head: usize, seq: &Seq, queries: &[Query], chunk: usize) {
+        let Shared { step, kernels, .. } = self.shared;
+        let pages = self.head_pages(layer, kv_head);
+        // SAFETY: queries and pages were written before the last meeting; partials and scores are this thread's.
+        unsafe { (kernels.attend)(queries, chunk, &pages, step.table(seq), self.own().scores.at(0)) };
+    }
+
+    /// Joins the partials of a row's head, whose first is that of chunk 0.
+    fn join(&self, t: usize, head: usize, query: &Query) {
+        let Shared { model, buffers, kernels, .. } = self.shared;
+        let chunks = chunks(query);
+        let out = buffers.attended.at(t * model.config.q_dim() + head * model.config.head_dim);
+        let first = query.partial.wrapping_add(chunks.start * buffers.partial);
+        // SAFETY: the partials are finished; the place of the result is this call's.
+        unsafe { (kernels.join)(first, chunks.len(), buffers.partial, model.config.head_dim, out) };
+    }
+
+    /// Attention of few rows: heads and chunks of the context are shared out.
+    fn attend_few(&self, layer: usize) {
+        let Shared { model, buffers, step, .. } = self.shared;
+        let (heads, group) = (model.config.heads, model.config.heads / model.config.kv_heads);
+        let place = |t: usize, head: usize| buffers.partials.at((t * heads + head) * buffers.chunks * buffers.partial);
+        let mut item = 0;
+        for seq in &step.seqs {
+            for t in seq.rows.start as usize..seq.rows.end as usize {
+                for chunk in chunks(&self.query(t, 0, place(t, 0))) {
+                    for first in (0..heads).step_by(group) {
+                        item += 1;
+                        if item % self.thread.count != self.thread.index {
+                            continue;
+                        }
+                        let mine: Vec<usize> = (first..first + group).collect();
+                        for some in mine.chunks(QUERIES) {
+                            let mut queries = [self.query(t, first, place(t, first)); QUERIES];
+                            for (query, head) in queries.iter_mut().zip(some) {
+                                let partial = place(t, *head).wrapping_add(chunk * buffers.partial);
+                                *query = self.query(t, *head, partial);
+                            }
+                            self.chunk(layer, first / group, seq, &queries[..some.len()], chunk);
+                        }
+                    }
+                }
+            }
+        }
+        self.thread.meet();
+        for item in self.thread.share(step.rows() * heads) {
+            let (t, head) = (item / heads, item % heads);
+            self.join(t, head, &self.query(t, head, place(t, head)));
+        }
+    }
+
+    /// Attention of many rows: blocks of neighbouring rows of a head are shared out.
+    fn attend_many(&self, layer: usize) {
+        let Shared { model, buffers, step, .. } = self.shared;
+        let group = model.config.heads / model.config.kv_heads;
+        let place = |i: usize| self.own().partials.at(i * buffers.chunks * buffers.partial);
+        let mut item = 0;
+        for seq in &step.seqs {
+            let (start, end) = (seq.rows.start as usize, seq.rows.end as usize);
+            for kv_head in 0..model.config.kv_heads {
+                for first in (start..end).step_by(QUERIES) {
+                    item += 1;
+                    if item % self.thread.count != self.thread.index {
+                        continue;
+                    }
+                    let rows = first..end.min(first + QUERIES);
+                    for head in kv_head * group..(kv_head + 1) * group {
+                        let mut queries = [self.query(first, head, place(0)); QUERIES];
+                        for (i, t) in rows.clone().enumerate() {
+                            queries[i] = self.query(t, head, place(i));
+                        }
+                        let queries = &mut queries[..rows.len()];
+                        // Later rows see more: the first one's first chunk to the last one's last.
+                        let from = chunks(&queries[0]).start;
+                        for chunk in from..chunks(&queries[queries.len() - 1]).end {
+                            for (i, query) in queries.iter_mut().enumerate() {
+                                query.partial = place(i).wrapping_add(chunk * buffers.partial);
+                            }
+                            self.chunk(layer, kv_head, seq, queries, chunk);
+                        }
+                        for (i, t) in rows.clone().enumerate() {
+                            self.join(t, head, &self.query(t, head, place(i)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn layer(&self, layer: usize) -> &Layer {
+        &self.shared.model.layers[layer]
+    }
+}
+
+/// The chunks that a query sees.
+fn chunks(query: &Query) -> std::ops::Range<usize> {
+    query.first / CHUNK..query.end.div_ceil(CHUNK)
+}
+
+fn whole(k: usize) -> Groups {
+    Groups { first: 0, count: k / GROUP, all: k / GROUP }
+}
+
+impl Phases for Worker<'_> {
+    fn layers(&self) -> usize {
+        self.shared.model.layers.len()
+    }
+
+    fn begin(&mut self, _: &Batch<'_>) -> Result<()> {
+        let Shared { model, buffers, step, .. } = self.shared;
+        let (hidden, dim) = (model.config.hidden, model.config.head_dim);
+        for t in self.thread.share(step.rows()) {
+            if model.is_tied() {
+                // SAFETY: this row is this thread's in this phase.
+                let row = unsafe { buffers.hidden.slice_mut(t * hidden, hidden) };
+                model.head.row(step.ids[t] as usize, row);
+            }
+            // SAFETY: as above.
+            let (cos, sin) = unsafe { (buffers.cos.slice_mut(t * dim, dim), buffers.sin.slice_mut(t * dim, dim)) };
+            for (i, frequency) in model.frequencies.iter().enumerate() {
+                let (s, c) = (step.positions[t] as f32 * frequency).sin_cos();
+                cos[2 * i..2 * i + 2].fill(c);
+                (sin[2 * i], sin[2 * i + 1]) = (-s, s);
+            }
+        }
+        self.thread.meet();
+        Ok(())
+    }
+
+    fn qkv(&mut self, layer: usize) -> Result<()> {
+        let buffers = self.shared.buffers;
+        let l = self.layer(layer);
+        let activations = self.normed(&l.attn_norm);
+        let target = |to: Part<f32>, matrix: &Matrix| Target { to, stride: matrix.rows, add: false };
+        let matrices = [
+            (&l.q, target(buffers.query, &l.q)),
+            (&l.k, target(buffers.key, &l.k)),
+            (&l.v, target(buffers.value, &l.v)),
+        ];
+        self.multiply_blocks(&matrices, &activations, |_| ());
+        if let Some([q, k, v]) = &l.bias {
+            self.biased(buffers.query, &l.q, q);
+            self.biased(buffers.key, &l.k, k);
+            self.biased(buffers.value, &l.v, v);
+        }
+        self.rotate(buffers.query, &l.q);
+        self.rotate(buffers.key, &l.k);
+        self.write_pages(layer);
+        self.thread.meet();
+        Ok(())
+    }
+
+    fn attend(&mut self, layer: usize) -> Result<()> {
+        if self.shared.step.is_few() {
+            self.attend_few(layer);
+        } else {
+            self.attend_many(layer);
+        }
+        self.thread.meet();
+        Ok(())
+    }
+
+    fn attn_out(&mut self, layer: usize) -> Result<()> {
+        let Shared { model, buffers, kernels, .. } = self.shared;
+        let (q_dim, hidden) = (model.config.q_dim(), model.config.hidden);
+        let activations = self.prepared(q_dim, |t, lane| {
+            // SAFETY: what was attended is written by nobody in this phase; the lane is this call's.
+            unsafe { (kernels.quantize)(buffers.attended.at(t * q_dim), whole(q_dim), lane) };
+        });
+        let target = Target { to: buffers.hidden, stride: hidden, add: true };
+        self.multiply_blocks(&[(&self.layer(layer).o, target)], &activations, |_| ());
+        self.thread.meet();
+        Ok(())
+    }
+
+    fn gate_up(&mut self, layer: usize) -> Result<()> {
+        let Shared { model, buffers, kernels, step, .. } = self.shared;
+        let ffn = model.config.ffn;
+        let l = self.layer(layer);
+        let activations = self.normed(&l.ffn_norm);
+        let target = |to| Target { to, stride: ffn, add: false };
+        let columns = self.columns(&l.gate);
+        let groups = Groups { first: columns.start / GROUP, count: columns.len() / GROUP, all: ffn / GROUP };
+        let matrices = [(&l.gate, target(buffers.gate)), (&l.up, target(buffers.up))];
+        self.multiply_blocks(&matrices, &activations, |rows| {
+            for panel in step.panels.iter().filter(|panel| rows.contains(&panel.first)) {
+                for row in 0..panel.rows {
+                    let at = (panel.first + row) * ffn + columns.start;
+                    let lane = Lane { panel: buffers.gated.at(*panel), width: panel.width, row };
+                    // SAFETY: these columns and groups are this thread's.
+                    unsafe {
+                        (kernels.swiglu)(buffers.gate.at(at), buffers.up.at(at), columns.len());
+                        (kernels.quantize)(buffers.gate.at(at), groups, lane);
+                    }
+                }
+            }
+        });
+        self.thread.meet();
+        Ok(())
+    }
+
+    fn down(&mut self, layer: usize) -> Result<()> {
+        let Shared { model, buffers, .. } = self.shared;
+        let target = Target { to: buffers.hidden, stride: model.config.hidden, add: true };
+        self.multiply_blocks(&[(&self.layer(layer).down, target)], &buffers.gated, |_| ());
+        self.thread.meet();
+        Ok(())
+    }
+
+    fn head(&mut self, out: &[Out<'_>]) -> Result<()> {
+        let Shared { model, buffers, kernels, logits, .. } = self.shared;
+        let (hidden, vocab) = (model.config.hidden, model.config.vocab);
+        let own = self.own();
+        let activations = own.panels.of(hidden);
+        // A panel at a time, which every thread prepares for itself.
+        for panel in panels(out.len(), kernels.max_panel) {
+            let alone = Panel { first: 0, ..panel };
+            for row in 0..panel.rows {
+                let t = out[panel.first + row].row as usize;
+                let lane = Lane { panel: activations.at(alone), width: panel.width, row };
+                // SAFETY: the row is written by nobody in this phase; scratch row and lane are this thread's.
+                unsafe {
+                    let weight = model.output_norm.as_ptr();
+                    (kernels.norm)(buffers.hidden.at(t * hidden), weight, model.config.rms_eps, hidden, own.row.at(0));
+                    (kernels.quantize)(own.row.at(0), whole(hidden), lane);
+                }
+            }
+            let to = logits.from(panel.first * vocab);
+            self.multiply(&model.head, &activations, &[alone], &Target { to, stride: vocab, add: false });
+        }
+        self.thread.meet();
+        Ok(())
+    }
+}
