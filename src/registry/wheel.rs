@@ -220,8 +220,9 @@ mod tests {
 
     #[test]
     fn ctrl_c_in_pip_is_an_interruption() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "kill -INT $$"]);
+        // A test that runs in the background is started with SIGINT ignored, and a shell cannot undo that.
+        let mut command = Command::new("python3");
+        command.args(["-c", "import os, signal as s; s.signal(s.SIGINT, s.SIG_DFL); os.kill(os.getpid(), s.SIGINT)"]);
         let ended = run(&mut command, || {}).unwrap();
         assert!(interrupted(ended.status, &ended.words));
         command = Command::new("sh");
