@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 
 use super::Candidate;
 
-fn by_logit(a: Candidate, b: Candidate) -> Ordering {
+/// Likeliest first, the lower id first among equals.
+pub(super) fn by_logit(a: Candidate, b: Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 

@@ -6,6 +6,9 @@
 mod filters;
 mod penalties;
 mod rng;
+mod strongest;
+
+use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 
@@ -107,15 +110,8 @@ impl Draw<'_> {
     /// When no logit is a number: the model's arithmetic broke down.
     pub fn token(&self, logits: &[f32]) -> Result<u32> {
         let s = self.sampling;
-        let mut candidates: Vec<Candidate> =
-            logits.iter().zip(0..).map(|(&logit, id)| Candidate { id, logit }).collect();
-        for &(id, bias) in &s.logit_bias {
-            if let Some(c) = candidates.get_mut(id as usize) {
-                c.logit += bias;
-            }
-        }
-        penalties::apply(&mut candidates, s, self.history);
-        candidates.retain(|c| c.logit.is_finite() && !self.banned.contains(&c.id));
+        let most = if s.temperature <= 0.0 { 1 } else { s.top_k };
+        let mut candidates = strongest::strongest(logits, most, &self.changed(logits));
         if candidates.is_empty() {
             return Err(Error::runtime("the model gave no usable logits (all are NaN or forbidden)")
                 .help("the weights may be damaged: download the model again"));
@@ -128,6 +124,28 @@ impl Draw<'_> {
         filters::min_p(&mut candidates, s.min_p);
         filters::temperature(&mut candidates, s.temperature);
         Ok(filters::pick(&candidates, rng::uniform(s.seed, self.index)).id)
+    }
+
+    /// The tokens whose logits are not the model's: biased, penalized or banned. Sorted by id.
+    fn changed(&self, logits: &[f32]) -> Vec<Candidate> {
+        let s = self.sampling;
+        let mut changed = BTreeMap::new();
+        let mut change = |id: u32, to: &dyn Fn(f32) -> f32| {
+            if let Some(own) = logits.get(id as usize) {
+                let logit = changed.entry(id).or_insert(*own);
+                *logit = to(*logit);
+            }
+        };
+        for &(id, bias) in &s.logit_bias {
+            change(id, &|logit| logit + bias);
+        }
+        for (id, count) in penalties::counts(s, self.history) {
+            change(id, &|logit| penalties::lowered(logit, count, s));
+        }
+        for &id in self.banned {
+            change(id, &|_| f32::NEG_INFINITY);
+        }
+        changed.into_iter().map(|(id, logit)| Candidate { id, logit }).collect()
     }
 }
 
