@@ -15,6 +15,10 @@ fn estimate(model: &str, device: &str, context: usize) -> Value {
     serde_json::from_str(&succeeded(taper().args(args))).unwrap()
 }
 
+fn of(estimate: &Value, name: &str) -> u64 {
+    estimate[name].as_u64().unwrap()
+}
+
 /// Bytes of the largest memory that answering took, and the last line of its JSON.
 #[cfg(target_os = "linux")]
 fn peak(model: &str, device: &str, context: usize, prompt: &str) -> (u64, Value) {
@@ -72,7 +76,6 @@ fn the_estimate_is_within_five_percent_of_the_measured_peak() {
 
 #[test]
 fn an_estimate_adds_up_and_names_the_longest_context_that_fits() {
-    let of = |estimate: &Value, name: &str| estimate[name].as_u64().unwrap();
     let small = estimate("synth:llama-3.1-8b:q4_k_m", "reference", 1024);
     let parts = ["weights_bytes", "kv_bytes", "workspace_bytes", "program_bytes"];
     assert_eq!(of(&small, "total_bytes"), parts.iter().map(|part| of(&small, part)).sum::<u64>());
@@ -87,6 +90,28 @@ fn an_estimate_adds_up_and_names_the_longest_context_that_fits() {
     assert!(of(&huge, "longest_context") <= 8192, "{huge}");
     let table = succeeded(taper().args(["-m", "synth:smollm2-135m", "-c", "1000000000", "--estimate-memory"]));
     assert!(table.contains("| KV cache | ") && table.contains("It does not fit: "), "{table}");
+}
+
+#[test]
+fn a_model_of_the_registry_is_estimated_from_its_shape_before_its_download() {
+    let three = estimate("llama3.2", "reference", 4096);
+    let name = |estimate: &Value| estimate["model"].as_str().unwrap().to_owned();
+    assert_eq!((name(&three), of(&three, "weights_bytes")), ("llama-3.2-3b-instruct".to_owned(), 4 * 3_212_749_824));
+
+    let here = estimate(common::smollm2().to_str().unwrap(), "cpu", 4096);
+    let absent = estimate("smollm2-135m", "cpu", 4096);
+    for part in ["weights_bytes", "kv_bytes", "workspace_bytes", "total_bytes"] {
+        let off = of(&absent, part) as f64 / of(&here, part) as f64 - 1.0;
+        // The file keeps its head in eight bits, the shape has all in four.
+        assert!(off.abs() < 0.15, "{part}: {here} {absent}");
+    }
+
+    let output = taper().args(["-m", "tinyllama", "--estimate-memory"]).output().unwrap();
+    let (table, note) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(note.contains("tinyllama-1.1b-chat is not on this machine: the estimate is from its shape"), "{note}");
+    assert!(table.starts_with("tinyllama-1.1b-chat, reference backend, context 2048, "), "{table}");
+    let (code, error) = failed(taper().args(["-m", "all-minilm-l6-v2", "--estimate-memory"]));
+    assert!(code == 3 && error.contains("is not a chat model"), "{error}");
 }
 
 #[test]

@@ -2,21 +2,28 @@
 //!
 //! The figures are the backend's own plan, made from the sizes of the file's tensors; the same plan decides at loading whether
 //! the model fits. The program's share is what this process has now, with the tokenizer read and no weights.
+//!
+//! A model of the registry that is not on this machine is not fetched for this: where `models.toml` has its shape, the plan
+//! is made from the synthetic model of that shape.
 
 use serde_json::json;
 
 use super::{Session, csv};
 use crate::backend::MemoryPlan;
 use crate::cli::{Cli, Format};
+use crate::config::{self, Dirs};
 use crate::engine::fit::{available_memory, human_bytes};
 use crate::error::Result;
 use crate::model::open::OpenModel;
+use crate::model::synth::Synth;
+use crate::registry::manifest::{Manifest, Model, Shape};
+use crate::registry::{Fetch, local, resolve};
 use crate::stats::machine;
 use crate::taper::{LoadOptions, Taper};
 use crate::terminal::render::Answer;
 
 pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
-    let model = session.open()?;
+    let model = open(session)?;
     let options = session.options(None, None);
     let estimate = Estimate::of(&model, &options)?;
     let mut answer = Answer::new();
@@ -25,6 +32,33 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
         Format::Csv => csv::lines(&[estimate.json()]).iter().try_for_each(|line| answer.line(line)),
         Format::Md => estimate.table().iter().try_for_each(|line| answer.line(line)),
     }
+}
+
+/// The model that is named; or, where it would have to be downloaded first, one of its shape.
+fn open(session: &Session) -> Result<OpenModel> {
+    let Some((model, shape)) = absent(&session.args.model)? else { return session.open() };
+    let Some(synth) = Synth::named(&format!("synth:{}", shape.synth))? else { return session.open() };
+    session.say(format_args!(
+        "{} is not on this machine: the estimate is from its shape in models.toml. `taper models pull {0}` fetches it.",
+        model.name
+    ));
+    let mut open = synth.open()?;
+    open.name = model.name;
+    open.config.context = shape.context;
+    Ok(open)
+}
+
+/// The model of the registry that `spec` names and its shape, if it is not here and its shape is known.
+fn absent(spec: &str) -> Result<Option<(Model, Shape)>> {
+    if spec.starts_with("hf:") || spec.starts_with("synth:") || resolve::is_path(spec) {
+        return Ok(None);
+    }
+    let dirs = Dirs::from_env(config::process_env);
+    let manifest = Manifest::load(&dirs)?;
+    let Some(model) = manifest.find(spec) else { return Ok(None) };
+    let Some(shape) = &model.shape else { return Ok(None) };
+    let here = local::look(model, &dirs, &Fetch::from_env(config::process_env).hub_cache)?.is_whole();
+    Ok((!here).then(|| (model.clone(), shape.clone())))
 }
 
 struct Estimate {

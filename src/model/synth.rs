@@ -41,9 +41,10 @@ struct Shape {
 }
 
 #[rustfmt::skip]
-const SHAPES: [Shape; 7] = [
+const SHAPES: [Shape; 8] = [
     Shape { names: &["tinyllama-1.1b"], layers: 22, hidden: 2048, ffn: 5632, heads: 32, kv_heads: 4, vocab: 32000, rope_base: 1e4, tied: false },
     Shape { names: &["llama-3.2-1b"], layers: 16, hidden: 2048, ffn: 8192, heads: 32, kv_heads: 8, vocab: 128_256, rope_base: 5e5, tied: true },
+    Shape { names: &["llama-3.2-3b"], layers: 28, hidden: 3072, ffn: 8192, heads: 24, kv_heads: 8, vocab: 128_256, rope_base: 5e5, tied: true },
     Shape { names: &["llama-3.1-8b"], layers: 32, hidden: 4096, ffn: 14336, heads: 32, kv_heads: 8, vocab: 128_256, rope_base: 5e5, tied: false },
     Shape { names: &["llama-2-7b", "7b"], layers: 32, hidden: 4096, ffn: 11008, heads: 32, kv_heads: 32, vocab: 32000, rope_base: 1e4, tied: false },
     Shape { names: &["llama-2-13b", "13b"], layers: 40, hidden: 5120, ffn: 13824, heads: 40, kv_heads: 40, vocab: 32000, rope_base: 1e4, tied: false },

@@ -36,7 +36,19 @@ pub struct Model {
     pub description: String,
     pub licence: String,
     pub kind: ModelKind,
+    /// What its sizes are, where the list says so: enough to estimate its memory before it is downloaded.
+    pub shape: Option<Shape>,
     pub sources: Vec<Source>,
+}
+
+/// The sizes of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// What follows `synth:` in the name of the synthetic model of the same sizes, `SHAPE:TYPE`.
+    pub synth: String,
+    /// Tokens of the longest context it was trained on.
+    pub context: usize,
 }
 
 /// What a model is for.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::super::resolve::is_gguf;
-use super::{DEFAULT_MODEL, Hub, HubFile, Manifest, Model, ModelKind, Source, Wheel, WheelFile};
+use super::{DEFAULT_MODEL, Hub, HubFile, Manifest, Model, ModelKind, Shape, Source, Wheel, WheelFile};
 
 /// What is wrong, and where: both counted from 1, the column in characters, as editors show them.
 pub(super) struct Invalid {
@@ -58,6 +58,7 @@ struct RawModel {
     description: String,
     licence: String,
     kind: ModelKind,
+    shape: Option<Shape>,
     #[serde(rename = "source", default)]
     sources: Vec<Spanned<RawSource>>,
 }
@@ -149,6 +150,7 @@ impl RawModel {
             description: self.description,
             licence: self.licence,
             kind: self.kind,
+            shape: self.shape,
             sources: self.sources.iter().map(check_source).collect::<Result<_, _>>()?,
         })
     }
@@ -301,6 +303,12 @@ files = [{ name = "config.json" }, { name = "model.safetensors" }]
     fn a_manifest_that_is_wrong_is_refused_at_the_line_that_is() {
         for (from, to, place, expected) in [
             ("licence =", "license =", "line 7, column 1", "unknown field `license`"),
+            (
+                "kind = \"chat\"",
+                "kind = \"chat\"\nshape = { synth = \"a:b\" }",
+                "line 9, column 9",
+                "missing field `context`",
+            ),
             ("kind = \"chat\"", "kind = \"poet\"", "line 8, column 8", "unknown variant `poet`"),
             ("bytes = 1000", "bytes = \"many\"", "line 13, column 9", "invalid type"),
             ("bytes = 1000", "bytes = -1", "line 13, column 9", "invalid value"),
