@@ -273,6 +273,7 @@ fn parse_bias(text: &str) -> std::result::Result<(u32, f32), String> {
 /// The benchmark.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Benchmark")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct BenchArgs {
     /// Measure prompt and generation speed (-p 512 -n 128) instead of answering
     #[arg(long, group = "report", conflicts_with_all = ["file", "json", "raw", "system", "stop"])]
@@ -290,6 +291,9 @@ pub struct BenchArgs {
     /// Measure five kinds of questions instead of random tokens
     #[arg(long, requires = "bench")]
     pub prompts: bool,
+    /// Say how far the distributions are from the reference's, on a short text
+    #[arg(long, requires = "bench")]
+    pub check: bool,
     /// How the results are printed
     #[arg(short, long, value_enum, requires = "report", default_value_t = Format::Md)]
     pub output: Format,
@@ -311,6 +315,9 @@ pub struct PerplexityArgs {
     /// The text
     #[arg(short, long, value_name = "FILE")]
     pub file: PathBuf,
+    /// Say how far the distributions are from the reference's too: their Kullback-Leibler divergence
+    #[arg(long)]
+    pub kl: bool,
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Format::Md)]
     pub output: Format,

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use sha2::{Digest, Sha256};
 
 use super::Session;
+use super::divergence::{self, Divergence, Reference};
 use crate::cli::Cli;
 use crate::config::{self, Dirs};
 use crate::engine::{Done, Engine, Event, Request};
@@ -72,18 +73,20 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
         return prompts::run(cli, session);
     }
     let tests = tests(cli)?;
-    let context = tests.iter().map(|t| t.context()).fold(CHECK_CONTEXT, usize::max);
+    let check = if cli.bench.check { divergence::TEXT.len() } else { CHECK_CONTEXT };
+    let context = tests.iter().map(|t| t.context()).fold(check, usize::max);
     let bandwidth = measure_bandwidth(session);
     let mut taper = session.load(Some(context), Some(CHUNK))?;
     check_context(&tests, taper.context())?;
     let hash = output_hash(&mut taper)?;
+    let divergence = if cli.bench.check { Some(divergence(session, &mut taper)?) } else { None };
     let mut rows = Vec::new();
     for test in tests {
         tracing::info!("measuring {}", test.name());
         let rates = measure(taper.engine(), test, usize::from(cli.bench.repetitions))?;
         rows.extend(Spread::of(&rates).map(|rate| Row { test, rate }));
     }
-    Report { taper: &taper, threads: session.threads, bandwidth, hash }.print(cli.bench.output, &rows)
+    Report { taper: &taper, threads: session.threads, bandwidth, hash, divergence }.print(cli.bench.output, &rows)
 }
 
 /// The memory's bandwidth now, kept for the line after a chat's answer.
@@ -197,6 +200,13 @@ fn generate(engine: &mut Engine, prompt: Vec<u32>, n: usize) -> Result<Done> {
             }
         }
     }
+}
+
+/// How far the backend is from the reference, which is gone again before anything is timed.
+fn divergence(session: &Session, taper: &mut Taper) -> Result<Divergence> {
+    let mut reference = Reference::load(session, divergence::TEXT.len(), CHUNK)?;
+    Divergence::of_text(taper, &mut reference)?;
+    Ok(reference.divergence())
 }
 
 /// The first 16 hex digits of the SHA-256 of the check prompt's greedy ids (little-endian, 32 bits each).

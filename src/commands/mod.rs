@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod completions;
 mod csv;
+mod divergence;
 mod doctor;
 mod estimate;
 mod generate;

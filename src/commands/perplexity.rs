@@ -6,6 +6,7 @@
 
 use serde_json::json;
 
+use super::divergence::{Divergence, Reference, log_sum_exp};
 use super::{Session, csv, input};
 use crate::cli::{Format, PerplexityArgs};
 use crate::error::{Error, Result};
@@ -30,7 +31,9 @@ pub(super) fn run(args: &PerplexityArgs, session: &Session) -> Result<()> {
             .in_file(&args.file)
             .help("give a longer text, or a smaller --ctx-size"));
     }
-    let score = measure(&mut taper, &tokens, window)?;
+    let mut reference = args.kl.then(|| Reference::load(session, window, PREFILL_CHUNK)).transpose()?;
+    let score = measure(&mut taper, &tokens, window, reference.as_mut())?;
+    let score = Score { divergence: reference.map(Reference::divergence), ..score };
     let mut answer = Answer::new();
     match args.output {
         Format::Md => {
@@ -43,7 +46,8 @@ pub(super) fn run(args: &PerplexityArgs, session: &Session) -> Result<()> {
                 score.tokens,
                 score.perplexity,
                 score.stderr
-            ))
+            ))?;
+            score.divergence.iter().try_for_each(|divergence| answer.line(&format!("\n{}", divergence.line())))
         }
         Format::Csv => csv::lines(&[score.json()]).iter().try_for_each(|line| answer.line(line)),
         Format::Json => answer.line(&score.json().to_string()),
@@ -57,20 +61,25 @@ struct Score {
     chunks: usize,
     /// How many were scored.
     tokens: usize,
+    divergence: Option<Divergence>,
 }
 
 impl Score {
     fn json(&self) -> serde_json::Value {
-        json!({
+        let mut json = json!({
             "perplexity": self.perplexity,
             "stderr": self.stderr,
             "chunks": self.chunks,
             "tokens": self.tokens,
-        })
+        });
+        if let Some(divergence) = &self.divergence {
+            json["divergence"] = divergence.json();
+        }
+        json
     }
 }
 
-fn measure(taper: &mut Taper, tokens: &[u32], window: usize) -> Result<Score> {
+fn measure(taper: &mut Taper, tokens: &[u32], window: usize, mut reference: Option<&mut Reference>) -> Result<Score> {
     let bos = taper.tokenizer().bos().filter(|_| taper.tokenizer().adds_bos());
     let chunks = tokens.len() / window;
     let (mut n, mut sum, mut squares) = (0usize, 0.0, 0.0);
@@ -79,9 +88,16 @@ fn measure(taper: &mut Taper, tokens: &[u32], window: usize) -> Result<Score> {
         if let Some(bos) = bos {
             chunk[0] = bos;
         }
-        taper.engine().score(&chunk, window / 2, |pos, logits| {
+        let from = window / 2;
+        if let Some(reference) = reference.as_deref_mut() {
+            reference.score(&chunk, from)?;
+        }
+        taper.engine().score(&chunk, from, |pos, logits| {
             if let Some(next) = chunk.get(pos + 1) {
-                let surprise = surprise(logits, *next)?;
+                if let Some(reference) = reference.as_deref_mut() {
+                    reference.compare(pos - from, logits)?;
+                }
+                let surprise = log_sum_exp(logits)? - f64::from(logits[*next as usize]);
                 n += 1;
                 sum += surprise;
                 squares += surprise * surprise;
@@ -93,25 +109,11 @@ fn measure(taper: &mut Taper, tokens: &[u32], window: usize) -> Result<Score> {
     let mean = sum / n as f64;
     let variance = (squares / n as f64 - mean * mean).max(0.0);
     let perplexity = mean.exp();
-    Ok(Score { perplexity, stderr: (variance / (n as f64 - 1.0)).sqrt() * perplexity, chunks, tokens: n })
-}
-
-/// −ln softmax(logits)[id], in nats.
-fn surprise(logits: &[f32], id: u32) -> Result<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
-    let surprise = sum.ln() - f64::from(logits[id as usize] - max);
-    if surprise.is_finite() { Ok(surprise) } else { Err(Error::runtime("the model gave logits that are no numbers")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::surprise;
-
-    #[test]
-    fn surprise_is_the_negative_log_probability() {
-        let logits = [1.0f32.ln(), 3.0f32.ln(), 4.0f32.ln()];
-        assert!((surprise(&logits, 1).unwrap() - (8.0f64 / 3.0).ln()).abs() < 1e-6);
-        assert!(surprise(&[f32::NAN, 0.0], 1).is_err());
-    }
+    Ok(Score {
+        perplexity,
+        stderr: (variance / (n as f64 - 1.0)).sqrt() * perplexity,
+        chunks,
+        tokens: n,
+        divergence: None,
+    })
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Test, What};
 use crate::cli::Format;
 use crate::commands::csv;
+use crate::commands::divergence::Divergence;
 use crate::engine::fit::human_bytes;
 use crate::error::Result;
 use crate::stats::Spread;
@@ -24,6 +25,7 @@ pub(super) struct Report<'a> {
     /// The memory's, in bytes a second.
     pub(super) bandwidth: f64,
     pub(super) hash: String,
+    pub(super) divergence: Option<Divergence>,
 }
 
 impl Report<'_> {
@@ -44,7 +46,8 @@ impl Report<'_> {
                     self.threads,
                     self.bandwidth / 1e9,
                     self.hash
-                ))
+                ))?;
+                self.divergence.iter().try_for_each(|divergence| answer.line(&divergence.line()))
             }
         }
     }
@@ -61,7 +64,7 @@ impl Report<'_> {
     }
 
     fn json(&self, row: &Row) -> Value {
-        json!({
+        let mut json = json!({
             "model": self.taper.name(),
             "size_bytes": self.taper.size().bytes,
             "n_params": self.taper.size().parameters,
@@ -72,7 +75,11 @@ impl Report<'_> {
             "gigabytes_per_second": self.read(row) / 1e9,
             "bandwidth_fraction": self.read(row) / self.bandwidth,
             "output_hash": self.hash,
-        })
+        });
+        if let Some(divergence) = &self.divergence {
+            json["divergence"] = divergence.json();
+        }
+        json
     }
 
     fn table(&self, rows: &[Row]) -> Vec<String> {
