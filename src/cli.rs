@@ -4,6 +4,7 @@
 //! long name. The flag wins, over the variables of flags that it conflicts with too.
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments here are the help, whose [:FILE] is no link")]
 
+mod compute;
 mod models;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use crate::registry::manifest::DEFAULT_MODEL;
 use crate::sample::Sampling;
 use crate::terminal::color::Color;
 
+pub use compute::{ComputeArgs, Switch};
 pub use models::{ListArgs, ModelsArgs, ModelsCommand, OutputArgs, PullArgs, RmArgs, ShowArgs, VerifyArgs};
 
 /// Chats with a Llama-family model on the machine in front of you.
@@ -94,6 +96,8 @@ pub struct ModelArgs {
     /// Say what is being done; twice for more
     #[arg(short, long, hide_env_values = true, env = "TAPER_VERBOSE", action = clap::ArgAction::Count)]
     pub verbose: u8,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// What to answer.

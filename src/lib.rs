@@ -46,7 +46,8 @@ pub mod commands;
 pub mod stats;
 pub mod terminal;
 
-pub use backend::choose::Device;
+pub use backend::KvType;
+pub use backend::choose::{Compute, Device, Goal};
 pub use engine::{Done, Event, Finish};
 pub use error::{Error, Result};
 pub use sample::Sampling;

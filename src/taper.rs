@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::backend::choose::{Choice, Device};
+use crate::backend::choose::{Choice, Compute};
 use crate::backend::{MemoryPlan, PAGE};
 use crate::config::{self, Dirs};
 use crate::engine::fit::{self, Wanted};
@@ -15,21 +15,17 @@ use crate::model::open::OpenModel;
 use crate::model::synth::Synth;
 use crate::registry::{self, Fetch, ModelFiles};
 use crate::sample::Sampling;
-use crate::stats::{self, traffic::Traffic};
+use crate::stats::traffic::Traffic;
 use crate::text::{ChatTemplate, Message, Role, Tokenizer};
 
 /// How to load a model.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    pub device: Device,
-    /// Threads that compute; `None` is one for each core.
-    pub threads: Option<usize>,
+    pub compute: Compute,
     /// Tokens of the context; `None` is the model's own, or what fits in memory.
     pub context: Option<usize>,
     /// Requests that run at the same time; 0 is 1.
     pub sequences: usize,
-    /// Rows of the largest step; `None` is the backend's choice.
-    pub chunk: Option<usize>,
     /// Overrides a GGUF's `tokenizer.ggml.pre`.
     pub pre_tokenizer: Option<String>,
 }
@@ -73,7 +69,7 @@ pub struct Taper {
     template: Option<ChatTemplate>,
     traffic: Traffic,
     size: Size,
-    backend: &'static str,
+    choice: Choice,
 }
 
 /// How large a model is.
@@ -111,10 +107,9 @@ impl Taper {
     /// The backend that will run a model.
     ///
     /// # Errors
-    /// When the device that was named does not take it.
+    /// When the device that was named does not take it, or cannot do what is asked for.
     pub fn choose(model: &OpenModel, options: &LoadOptions) -> Result<Choice> {
-        let threads = options.threads.unwrap_or_else(stats::cores);
-        Choice::of(options.device, &model.config, &model.tensors()?, threads).map_err(|e| e.in_file(&model.path))
+        Choice::of(&options.compute, &model.config, &model.tensors()?).map_err(|e| e.in_file(&model.path))
     }
 
     /// Plans the memory of a model within `available` bytes; `None` does not look whether it fits.
@@ -126,7 +121,7 @@ impl Taper {
         let wanted = Wanted {
             context: options.context.filter(|n| *n > 0),
             sequences: options.sequences.max(1),
-            chunk: options.chunk.unwrap_or_else(|| choice.chunk()),
+            chunk: choice.chunk(),
         };
         let planner = |config: &Config, tensors: &[&TensorInfo], limits| choice.plan(config, tensors, limits);
         fit::fit(&model.config, &model.tensors()?, wanted, planner, available).map_err(|e| e.in_file(&model.path))
@@ -155,7 +150,10 @@ impl Taper {
             );
         }
         let choice = Self::choose(&model, options)?;
-        tracing::info!("the {} backend computes: {}", choice.name(), choice.why);
+        tracing::info!("the {} backend computes: {}", choice.name(), choice.description());
+        if options.compute.flash_attention == Some(true) && !choice.flash_attention() {
+            tracing::warn!("the {} backend has plain attention alone: its answers are the same", choice.name());
+        }
         let backend = choice.load(&model.config, &model.weights, &plan)?;
         let kv_token = plan.kv / (plan.limits.pages * PAGE) as u64;
         Ok(Self {
@@ -165,7 +163,7 @@ impl Taper {
                 parameters: tensors.iter().map(|t| t.elements() as u64).sum(),
             },
             name: model.name,
-            backend: choice.name(),
+            choice,
             engine: Engine::new(backend, model.tokenizer, plan.limits),
             config: model.config,
             template: model.template,
@@ -284,9 +282,9 @@ impl Taper {
         self.engine.limits().context
     }
 
-    /// The backend that runs it, as benchmarks name it.
-    pub fn backend_name(&self) -> &'static str {
-        self.backend
+    /// The backend that runs it, and how.
+    pub fn choice(&self) -> &Choice {
+        &self.choice
     }
 
     /// The bytes that its steps must read.

@@ -26,6 +26,8 @@ fn lists_of_lengths_and_depths_give_a_row_each_with_the_documented_keys() {
         "n_params",
         "backend",
         "threads",
+        "kv_type",
+        "flash_attention",
         "test",
         "tokens_per_second",
         "gigabytes_per_second",
@@ -63,11 +65,11 @@ fn csv_is_a_header_and_a_line_a_row() {
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
     assert_eq!((lines.len(), lines[0].len()), (2, lines[1].len()));
     assert_eq!(
-        &lines[0][5..9],
+        &lines[0][7..11],
         ["test", "tokens_per_second_mean", "tokens_per_second_stddev", "tokens_per_second_median"]
     );
-    assert_eq!(lines[1][5], "tg2");
-    assert!(lines[1][6].parse::<f64>().unwrap() > 0.0);
+    assert_eq!(lines[1][7], "tg2");
+    assert!(lines[1][8].parse::<f64>().unwrap() > 0.0);
 }
 
 #[test]

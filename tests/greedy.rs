@@ -9,7 +9,7 @@ mod common;
 use serde::Deserialize;
 use taper::engine::{Event, Request};
 use taper::registry::{FileKind, ModelFiles};
-use taper::{Device, LoadOptions, Sampling, Taper};
+use taper::{Compute, Device, LoadOptions, Sampling, Taper};
 
 /// A divergence is forgiven only where our own likeliest two tokens are closer than this.
 const NEAR_TIE: f32 = 0.01;
@@ -45,7 +45,7 @@ fn greedy_text_is_llama_cpps_on_20_prompts() {
     assert_eq!(goldens.len(), 20);
     let files = ModelFiles { name: "smollm2".into(), kind: FileKind::Gguf(common::smollm2()) };
     let options = LoadOptions {
-        device: Device::Reference,
+        compute: Compute { device: Device::Reference, ..Compute::default() },
         context: Some(512),
         sequences: goldens.len(),
         ..LoadOptions::default()

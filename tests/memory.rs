@@ -10,9 +10,13 @@ use common::program::{failed, succeeded, taper};
 use serde_json::Value;
 
 fn estimate(model: &str, device: &str, context: usize) -> Value {
+    estimate_with(model, &["--device", device], context)
+}
+
+fn estimate_with(model: &str, how: &[&str], context: usize) -> Value {
     let context = context.to_string();
-    let args = ["-m", model, "--device", device, "--estimate-memory", "-c", &context, "-o", "json"];
-    serde_json::from_str(&succeeded(taper().args(args))).unwrap()
+    let args = ["-m", model, "--estimate-memory", "-c", &context, "-o", "json"];
+    serde_json::from_str(&succeeded(taper().args(args).args(how))).unwrap()
 }
 
 fn of(estimate: &Value, name: &str) -> u64 {
@@ -21,12 +25,13 @@ fn of(estimate: &Value, name: &str) -> u64 {
 
 /// Bytes of the largest memory that answering took, and the last line of its JSON.
 #[cfg(target_os = "linux")]
-fn peak(model: &str, device: &str, context: usize, prompt: &str) -> (u64, Value) {
+fn peak(model: &str, how: &[&str], context: usize, prompt: &str) -> (u64, Value) {
     let size = context.to_string();
     // End tokens do not count, so the answer ends with the context.
-    let args = ["-m", model, "--device", device, "-c", &size, "--raw", "--json", "--temp", "0"];
+    let args = ["-m", model, "-c", &size, "--raw", "--json", "--temp", "0"];
     let mut child = taper()
         .args(args)
+        .args(how)
         .args(["--min-tokens", "100000", "-p", prompt])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -54,22 +59,27 @@ fn the_estimate_is_within_five_percent_of_the_measured_peak() {
     let smollm2 = common::smollm2().display().to_string();
     // A word is one token of SmolLM2, and six bytes to a vocabulary that knows no words.
     let synth = ("synth:smollm2-135m:q8_0", 6);
-    let mut cases = vec![(smollm2.as_str(), 1, "reference"), (smollm2.as_str(), 1, "cpu")];
-    cases.extend(["reference", "cpu"].map(|device| (synth.0, synth.1, device)));
+    let (reference, cpu) = (&["--device", "reference"][..], &["--device", "cpu"][..]);
+    let small = &["--device", "cpu", "--optimize-memory"][..];
+    let both = &[128, 1024][..];
+    let mut cases = vec![(smollm2.as_str(), 1, reference, both), (smollm2.as_str(), 1, cpu, both)];
+    // At a short context it takes less than the file's pages and the packed weights together while those are made.
+    cases.push((smollm2.as_str(), 1, small, &both[1..]));
+    cases.extend([reference, cpu].map(|how| (synth.0, synth.1, how, both)));
     if std::env::var_os("TAPER_SOAK").is_some() {
-        cases.push(("synth:tinyllama-1.1b", 6, "reference"));
+        cases.push(("synth:tinyllama-1.1b", 6, reference, both));
     }
-    for (model, tokens_a_word, device) in cases {
-        for context in [128, 1024] {
-            let estimate = estimate(model, device, context);
+    for (model, tokens_a_word, how, contexts) in cases {
+        for &context in contexts {
+            let estimate = estimate_with(model, how, context);
             let prompt = " one".repeat((context - 24) / tokens_a_word);
-            let (peak, done) = peak(model, device, context, &prompt);
+            let (peak, done) = peak(model, how, context, &prompt);
             let used = done["prompt_tokens"].as_u64().unwrap() + done["generated_tokens"].as_u64().unwrap();
             assert_eq!(used, context as u64, "{model}: the whole context is used");
             let estimated = estimate["total_bytes"].as_u64().unwrap();
             let off = (estimated as f64 - peak as f64) / peak as f64;
-            println!("{model}, {device}, context {context}: estimated {estimated}, peak {peak}, {:+.1} %", 100.0 * off);
-            assert!(off.abs() < 0.05, "{model}, {device}, context {context}: estimated {estimated}, measured {peak}");
+            println!("{model}, {how:?}, context {context}: estimated {estimated}, peak {peak}, {:+.1} %", 100.0 * off);
+            assert!(off.abs() < 0.05, "{model}, {how:?}, context {context}: estimated {estimated}, measured {peak}");
         }
     }
 }
@@ -89,7 +99,7 @@ fn an_estimate_adds_up_and_names_the_longest_context_that_fits() {
     assert_eq!((&huge["fits"], &huge["batch"]), (&false.into(), &64.into()));
     assert!(of(&huge, "longest_context") <= 8192, "{huge}");
     let table = succeeded(taper().args(["-m", "synth:smollm2-135m", "-c", "1000000000", "--estimate-memory"]));
-    assert!(table.contains("| KV cache | ") && table.contains("It does not fit: "), "{table}");
+    assert!(table.contains("| KV cache, f32 | ") && table.contains("It does not fit: "), "{table}");
 }
 
 #[test]

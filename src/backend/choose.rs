@@ -1,12 +1,17 @@
-//! Which backend runs a model, and why.
+//! Which backend runs a model, how, and why.
 
 use super::candle::{self, Candle};
-use super::cpu::{self, Cpu};
-use super::{Backend, Limits, MemoryPlan};
+use super::cpu::{self, Cpu, Isa};
+use super::{Backend, KvType, Limits, MemoryPlan};
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
 use crate::format::weights::Weights;
 use crate::model::config::Config;
+use crate::stats;
+
+/// Rows of a step where memory is to be saved: a panel of the widest matrix kernel. So few keep it as busy per row as
+/// more would.
+const FEW_ROWS: usize = 12;
 
 /// What the user wants to compute with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -20,34 +25,89 @@ pub enum Device {
     Reference,
 }
 
+/// What is to be spared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Goal {
+    /// Neither at the other's cost.
+    #[default]
+    Balance,
+    /// The least memory that keeps answers right.
+    Memory,
+    /// The least time among what is exact.
+    Speed,
+}
+
+/// How to compute. What is `None` is chosen by the backend, for the goal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compute {
+    pub device: Device,
+    /// One for each core.
+    pub threads: Option<usize>,
+    pub kv_type: Option<KvType>,
+    /// Attention in blocks; otherwise all of a query's scores at once.
+    pub flash_attention: Option<bool>,
+    /// Rows of the largest step.
+    pub chunk: Option<usize>,
+    pub goal: Goal,
+}
+
+impl Compute {
+    /// # Errors
+    /// When what is asked for contradicts itself, whatever the model.
+    pub fn check(&self) -> Result<()> {
+        match (self.device, self.kv_type) {
+            (Device::Reference, Some(kv_type)) if kv_type != KvType::F32 => {
+                Err(only_f32(kv_type).help("leave --device or --kv-type out"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn only_f32(kv_type: KvType) -> Error {
+    Error::usage(format!(
+        "--kv-type {} is asked for; the reference backend keeps keys and values in f32 alone",
+        kv_type.name()
+    ))
+}
+
 /// A backend, not yet loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     kind: Kind,
-    /// For people: why it and not another.
-    pub why: String,
+    /// Rows of the largest step.
+    chunk: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Cpu(cpu::Options),
-    Reference,
+    Reference {
+        /// For people: why it and not another.
+        why: String,
+    },
 }
 
 impl Choice {
-    /// The backend for a model on `device` with so many threads.
+    /// The backend for a model.
     ///
     /// # Errors
-    /// When the device that was named does not take the model.
-    pub fn of(device: Device, config: &Config, tensors: &[&TensorInfo], threads: usize) -> Result<Self> {
-        if device == Device::Reference {
-            return Ok(Self { kind: Kind::Reference, why: "--device reference asks for it".into() });
+    /// When the device that was named does not take the model, or the one that does cannot do what is asked for.
+    pub fn of(compute: &Compute, config: &Config, tensors: &[&TensorInfo]) -> Result<Self> {
+        compute.check()?;
+        if compute.device == Device::Reference {
+            return Ok(Self::reference(compute, "--device reference asks for it".into()));
         }
-        match (cpu::refusal(config, tensors), device) {
-            (None, _) => Self::cpu(threads),
-            (Some(why), Device::Cpu) => Err(Error::model(format!("the CPU backend does not take this model: {why}"))
-                .help("leave --device out to take the backend that does")),
-            (Some(why), _) => Ok(Self { kind: Kind::Reference, why }),
+        match (cpu::refusal(config, tensors), compute.device, compute.kv_type) {
+            (None, ..) => Self::cpu(compute),
+            (Some(why), Device::Cpu, _) => {
+                Err(Error::model(format!("the CPU backend does not take this model: {why}"))
+                    .help("leave --device out to take the backend that does"))
+            }
+            (Some(why), _, Some(kv_type)) if kv_type != KvType::F32 => Err(only_f32(kv_type).help(format!(
+                "leave --kv-type out, or take a quantized model: {why}, so the reference has to run this one"
+            ))),
+            (Some(why), ..) => Ok(Self::reference(compute, why)),
         }
     }
 
@@ -55,31 +115,69 @@ impl Choice {
     ///
     /// # Errors
     /// When `TAPER_CPU` names what the processor has not.
-    pub fn cpu(threads: usize) -> Result<Self> {
-        let options = cpu::Options::from_env(threads)?;
-        Ok(Self { kind: Kind::Cpu(options), why: format!("kernels for {}", options.isa.name()) })
+    pub fn cpu(compute: &Compute) -> Result<Self> {
+        let small = compute.goal == Goal::Memory;
+        Ok(Self {
+            kind: Kind::Cpu(cpu::Options {
+                threads: compute.threads.unwrap_or_else(stats::cores),
+                isa: Isa::from_env()?,
+                kv_type: compute.kv_type.unwrap_or(if small { KvType::Q8_0 } else { KvType::F16 }),
+                flash_attention: compute.flash_attention.unwrap_or(true),
+            }),
+            // As many as fill its matrix kernels, and are soon done when Ctrl-C is pressed.
+            chunk: compute.chunk.unwrap_or(if small { FEW_ROWS } else { 256 }),
+        })
+    }
+
+    fn reference(compute: &Compute, why: String) -> Self {
+        let chunk = if compute.goal == Goal::Memory { FEW_ROWS } else { 64 };
+        Self { kind: Kind::Reference { why }, chunk: compute.chunk.unwrap_or(chunk) }
     }
 
     /// As benchmarks name it.
     pub fn name(&self) -> &'static str {
         match self.kind {
             Kind::Cpu(_) => "cpu",
-            Kind::Reference => "reference",
+            Kind::Reference { .. } => "reference",
         }
     }
 
-    /// Rows of a step that fill its matrix kernels, and are soon done when Ctrl-C is pressed.
+    /// For people: how it computes, and why.
+    pub fn description(&self) -> String {
+        let attention = if self.flash_attention() { "blocked attention" } else { "plain attention" };
+        let how = format!("keys and values in {}, {attention}, {} rows a step", self.kv_type().name(), self.chunk);
+        match &self.kind {
+            Kind::Cpu(o) => {
+                let threads = if o.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", o.threads) };
+                format!("kernels for {}, {threads}, {how}", o.isa.name())
+            }
+            Kind::Reference { why } => format!("{why}; {how}"),
+        }
+    }
+
+    /// Rows of the largest step.
     pub fn chunk(&self) -> usize {
-        match self.kind {
-            Kind::Cpu(_) => 256,
-            Kind::Reference => 64,
+        self.chunk
+    }
+
+    pub fn kv_type(&self) -> KvType {
+        match &self.kind {
+            Kind::Cpu(options) => options.kv_type,
+            Kind::Reference { .. } => KvType::F32,
+        }
+    }
+
+    pub fn flash_attention(&self) -> bool {
+        match &self.kind {
+            Kind::Cpu(options) => options.flash_attention,
+            Kind::Reference { .. } => false,
         }
     }
 
     pub fn plan(&self, config: &Config, tensors: &[&TensorInfo], limits: Limits) -> MemoryPlan {
         match &self.kind {
             Kind::Cpu(options) => cpu::plan(config, tensors, limits, options),
-            Kind::Reference => candle::plan(config, tensors, limits),
+            Kind::Reference { .. } => candle::plan(config, tensors, limits),
         }
     }
 
@@ -88,7 +186,7 @@ impl Choice {
     pub fn load(&self, config: &Config, weights: &Weights, plan: &MemoryPlan) -> Result<Box<dyn Backend>> {
         Ok(match &self.kind {
             Kind::Cpu(options) => Box::new(Cpu::load(config, weights, plan, options)?),
-            Kind::Reference => Box::new(Candle::load(config, weights, plan)?),
+            Kind::Reference { .. } => Box::new(Candle::load(config, weights, plan)?),
         })
     }
 }

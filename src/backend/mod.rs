@@ -21,6 +21,28 @@ pub const PAGE: usize = 32;
 /// A page of the pool: `PAGE` tokens' keys and values in every layer.
 pub type PageId = u32;
 
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum KvType {
+    /// As they were computed.
+    F32,
+    /// Half the bytes.
+    F16,
+    /// 8 bits and a scale for each token and head: about a quarter of the bytes.
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl KvType {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+}
+
 /// One step's work: rows of several sequences, flat, with the pages where their keys and values live.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::backend::choose::Choice;
+use crate::backend::choose::{Choice, Compute};
 use crate::cli::DoctorArgs;
 use crate::config::{self, Dirs};
 use crate::engine::fit::{available_memory, human_bytes};
@@ -84,13 +84,13 @@ struct Model {
 struct Backend {
     /// Of quantized models; others run on the reference.
     name: &'static str,
-    why: String,
+    how: String,
 }
 
 impl Findings {
     fn look(dirs: &Dirs, threads: usize) -> Result<Self> {
-        let choice = Choice::cpu(threads)?;
-        let backend = Backend { name: choice.name(), why: choice.why };
+        let choice = Choice::cpu(&Compute { threads: Some(threads), ..Compute::default() })?;
+        let backend = Backend { name: choice.name(), how: choice.description() };
         // Before the bandwidth is measured, which takes memory for a moment.
         let memory = Memory { total: machine::total_memory(), available: available_memory() };
         let bytes_per_second = bandwidth::measure(threads);
@@ -143,7 +143,7 @@ impl Findings {
                 self.bandwidth.bytes_per_second / 1e9,
                 self.bandwidth.threads
             ),
-            format!("backend    {}: {}", self.backend.name, self.backend.why),
+            format!("backend    {}: {}", self.backend.name, self.backend.how),
         ];
         for f in &self.folders {
             let state = if f.exists { human_bytes(f.bytes) } else { "not there yet".into() };

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Session, csv};
 use crate::backend::MemoryPlan;
+use crate::backend::choose::Choice;
 use crate::cli::{Cli, Format};
 use crate::config::{self, Dirs};
 use crate::engine::fit::{available_memory, human_bytes};
@@ -23,8 +24,9 @@ use crate::taper::{LoadOptions, Taper};
 use crate::terminal::render::Answer;
 
 pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
+    let options = session.options(None, None)?;
     let model = open(session)?;
-    let options = session.options(None, None);
+    session.tell_choice(&model, &options)?;
     let estimate = Estimate::of(&model, &options)?;
     let mut answer = Answer::new();
     match cli.bench.output {
@@ -63,7 +65,7 @@ fn absent(spec: &str) -> Result<Option<(Model, Shape)>> {
 
 struct Estimate {
     model: String,
-    backend: &'static str,
+    choice: Choice,
     plan: MemoryPlan,
     /// This process's own, in bytes.
     program: u64,
@@ -78,7 +80,7 @@ impl Estimate {
         let available = available_memory();
         let any_context = LoadOptions { context: None, ..options.clone() };
         Ok(Self {
-            backend: Taper::choose(model, options)?.name(),
+            choice: Taper::choose(model, options)?,
             plan: Taper::plan(model, options, None)?,
             longest: Taper::plan(model, &any_context, available).ok().map(|plan| plan.limits.context),
             program: resident().unwrap_or(0),
@@ -99,7 +101,8 @@ impl Estimate {
     fn json(&self) -> serde_json::Value {
         json!({
             "model": self.model,
-            "backend": self.backend,
+            "backend": self.choice.name(),
+            "kv_type": self.choice.kv_type().name(),
             "context": self.plan.limits.context,
             "batch": self.plan.limits.chunk,
             "weights_bytes": self.plan.weights,
@@ -118,14 +121,17 @@ impl Estimate {
         let mut lines = vec![
             format!(
                 "{}, {} backend, context {}, {} rows a step\n",
-                self.model, self.backend, limits.context, limits.chunk
+                self.model,
+                self.choice.name(),
+                limits.context,
+                limits.chunk
             ),
             "| what | bytes |".to_owned(),
             "|---|---:|".to_owned(),
         ];
         for (what, bytes) in [
             ("weights", self.plan.weights),
-            ("KV cache", self.plan.kv),
+            (&*format!("KV cache, {}", self.choice.kv_type().name()), self.plan.kv),
             ("workspace", self.plan.workspace),
             ("program and tokenizer", self.program),
             ("total", self.total()),

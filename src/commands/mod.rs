@@ -17,6 +17,7 @@ use std::fmt::Display;
 use std::io::IsTerminal;
 
 use crate::backend::candle;
+use crate::backend::choose::{Compute, Goal};
 use crate::cli::{Cli, Command, ModelArgs, PromptArgs, SamplingArgs};
 use crate::config::{self, Dirs};
 use crate::engine::Done;
@@ -105,24 +106,59 @@ impl Session {
         OpenModel::open(&self.files()?, self.args.pre.as_deref())
     }
 
-    /// How the flags want it loaded. `context` stands in where the user named none.
-    fn options(&self, context: Option<usize>, chunk: Option<usize>) -> LoadOptions {
+    /// How the flags want it loaded. `context` and `chunk` stand in where neither the user nor a goal says otherwise.
+    ///
+    /// # Errors
+    /// When the flags contradict each other.
+    fn options(&self, context: Option<usize>, chunk: Option<usize>) -> Result<LoadOptions> {
         let asked = Some(self.args.ctx_size).filter(|n| *n > 0);
-        LoadOptions {
+        let compute = self.args.compute.compute()?;
+        let compute = Compute {
             device: self.args.device,
             threads: Some(self.threads),
+            chunk: chunk.filter(|_| compute.goal != Goal::Memory),
+            ..compute
+        };
+        compute.check()?;
+        Ok(LoadOptions {
+            compute,
             context: asked.or(context),
-            chunk,
             pre_tokenizer: self.args.pre.clone(),
             ..LoadOptions::default()
-        }
+        })
     }
 
-    /// The model, loaded. `context` stands in where the user named none.
+    /// Says what was chosen for a goal.
+    fn tell_choice(&self, model: &OpenModel, options: &LoadOptions) -> Result<()> {
+        let choice = Taper::choose(model, options)?;
+        let flag = match options.compute.goal {
+            Goal::Balance => return Ok(()),
+            Goal::Memory => "--optimize-memory",
+            Goal::Speed => "--max-speed",
+        };
+        let chosen_for = |goal: Goal| {
+            let compute = Compute { goal, chunk: options.compute.chunk, ..Compute::default() };
+            Taper::choose(model, &LoadOptions { compute, ..options.clone() }).ok()
+        };
+        let is_default = chosen_for(Goal::Balance).as_ref() == Some(&choice);
+        let is_alone = chosen_for(options.compute.goal).as_ref() == Some(&choice);
+        self.say(format_args!(
+            "{flag} takes{} the {} backend, {}{}",
+            if is_default { " the defaults, there is nothing better:" } else { "" },
+            choice.name(),
+            choice.description(),
+            if is_alone { "" } else { "; other flags had their say" }
+        ));
+        Ok(())
+    }
+
+    /// The model, loaded. `context` and `chunk` stand in as in [`Session::options`].
     fn load(&self, context: Option<usize>, chunk: Option<usize>) -> Result<Taper> {
-        let options = self.options(context, chunk);
+        let options = self.options(context, chunk)?;
         let start = std::time::Instant::now();
-        let taper = Taper::from_model(self.open()?, &options)?;
+        let model = self.open()?;
+        self.tell_choice(&model, &options)?;
+        let taper = Taper::from_model(model, &options)?;
         tracing::info!("{} loaded in {:.2} s", taper.name(), start.elapsed().as_secs_f64());
         Ok(taper)
     }

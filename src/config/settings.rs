@@ -20,7 +20,7 @@ use crate::cli::Cli;
 use crate::error::{Error, Result};
 
 /// The keys, in the order of the help.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 24] = [
     "model",
     "ctx-size",
     "threads",
@@ -28,6 +28,10 @@ const KEYS: [&str; 20] = [
     "pre",
     "offline",
     "quiet",
+    "kv-type",
+    "flash-attention",
+    "optimize-memory",
+    "max-speed",
     "system",
     "predict",
     "min-tokens",

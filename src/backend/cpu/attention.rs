@@ -1,16 +1,16 @@
-//! Paged attention: softmax(q·Kᵀ/√d)·V over pages, in chunks of 256 positions.
+//! Paged attention: softmax(q·Kᵀ/√d)·V over [`pages`](super::pages), in chunks of 256 positions.
 //!
-//! A page of a layer holds, for each key head, K as two tiles of (d, 16 positions), so that a vector is 16 scores, and
-//! V as (32 positions, d), so that a vector is 16 numbers of the answer. Up to 8 queries of one key head go through a
-//! chunk together: the heads of its group when decoding, neighbouring rows when prefilling. A chunk ends in a partial
-//! result (largest score, sum of the weights, weighted sum of V); partials are joined in the order of the chunks,
-//! whoever computed them. So a query's result does not depend on how the work was split. Online softmax: Milakov and
-//! Gimelshein, 2018; split over the keys: Flash-Decoding, 2023.
+//! Up to 8 queries of one key head go through a chunk together: the heads of its group when decoding, neighbouring rows
+//! when prefilling. A chunk ends in a partial result (largest score, sum of the weights, weighted sum of V); partials are
+//! joined in the order of the chunks, whoever computed them. So a query's result does not depend on how the work was
+//! split. Numbers in units of a scale are multiplied as the codes they are, and the scale then with the position's score
+//! or weight. Online softmax: Milakov and Gimelshein, 2018; split over the keys: Flash-Decoding, 2023.
 #![allow(unsafe_op_in_unsafe_fn, reason = "kernels are unsafe as a whole; their contract is at the top of each")]
 #![expect(unsafe_code, reason = "raw loads and vector instructions")]
 
+use super::pages::{Byte, Half, Kept, Pages, Single};
 use super::simd::{LANES, Simd};
-use crate::backend::{PAGE, PageId};
+use crate::backend::{KvType, PAGE, PageId};
 
 /// Positions of a chunk.
 pub const CHUNK: usize = 256;
@@ -20,35 +20,6 @@ pub const QUERIES: usize = 8;
 pub const PARTIAL_HEAD: usize = 16;
 /// Numbers that a thread needs for scores.
 pub const SCRATCH: usize = QUERIES * CHUNK;
-
-/// How keys and values are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KvType {
-    F16,
-    F32,
-}
-
-impl KvType {
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
-        }
-    }
-}
-
-/// One layer's pages, as seen by one key head.
-#[derive(Debug, Clone, Copy)]
-pub struct Pages {
-    /// The layer's first page.
-    pub base: *const u8,
-    pub page_bytes: usize,
-    /// From a page's first byte to this head's keys and values.
-    pub keys: usize,
-    pub values: usize,
-    pub kv_type: KvType,
-    pub head_dim: usize,
-}
 
 /// A query, and which positions it sees.
 #[derive(Debug, Clone, Copy)]
@@ -62,31 +33,6 @@ pub struct Query {
     pub partial: *mut f32,
 }
 
-/// Keys or values of one type.
-trait Kept {
-    const BYTES: usize;
-    unsafe fn load<S: Simd>(from: *const u8) -> S::F;
-}
-
-struct Half;
-struct Single;
-
-impl Kept for Half {
-    const BYTES: usize = 2;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const u8) -> S::F {
-        S::load_half(from.cast())
-    }
-}
-
-impl Kept for Single {
-    const BYTES: usize = 4;
-    #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const u8) -> S::F {
-        S::load(from.cast())
-    }
-}
-
 /// The partial results of 1 to 8 queries over one chunk.
 ///
 /// # Safety
@@ -97,6 +43,7 @@ pub unsafe fn chunk<S: Simd>(queries: &[Query], chunk: usize, pages: &Pages, tab
     match pages.kv_type {
         KvType::F16 => by_queries::<S, Half>(queries, chunk, pages, table, scratch),
         KvType::F32 => by_queries::<S, Single>(queries, chunk, pages, table, scratch),
+        KvType::Q8_0 => by_queries::<S, Byte>(queries, chunk, pages, table, scratch),
     }
 }
 
@@ -132,14 +79,16 @@ unsafe fn queries<S: Simd, K: Kept, const N: usize>(
 ) {
     let (from, to) = range(queries, chunk);
     for pos in (from..to).step_by(PAGE) {
-        let keys = pages.base.add(table[pos / PAGE] as usize * pages.page_bytes + pages.keys);
-        scores::<S, K, N>(queries, keys, pages.head_dim, scratch.add(pos - chunk * CHUNK));
+        scores::<S, K, N>(queries, pages, table[pos / PAGE], scratch.add(pos - chunk * CHUNK));
     }
     let scale = S::splat(1.0 / (pages.head_dim as f32).sqrt());
     let (from, to) = (from - chunk * CHUNK, to.max(from) - chunk * CHUNK);
     for (i, query) in queries.iter().enumerate() {
         let seen = |pos: usize| pos.saturating_sub(chunk * CHUNK).clamp(from, to);
         softmax::<S>(scratch.add(i * CHUNK), (from, to), (seen(query.first), seen(query.end)), scale, query.partial);
+        if K::SCALED {
+            weigh_codes::<S>(scratch.add(i * CHUNK), chunk, (from, to), pages, table);
+        }
     }
     let mut dim = 0;
     while dim < pages.head_dim {
@@ -157,17 +106,26 @@ unsafe fn queries<S: Simd, K: Kept, const N: usize>(
     }
 }
 
-/// q·k of one page's 32 positions, not yet scaled.
+/// q·k of one page's 32 positions, not yet divided by √d.
 #[inline(always)]
-unsafe fn scores<S: Simd, K: Kept, const N: usize>(queries: &[Query], keys: *const u8, dim: usize, scores: *mut f32) {
+unsafe fn scores<S: Simd, K: Kept, const N: usize>(queries: &[Query], pages: &Pages, page: PageId, scores: *mut f32) {
+    let (block, dim) = (pages.keys(page), pages.head_dim);
+    let keys = block.cast::<K::Number>().cast_const();
     let mut sums = [[S::zero(); 2]; N];
     for d in 0..dim {
-        let first = K::load::<S>(keys.add(d * LANES * K::BYTES));
-        let second = K::load::<S>(keys.add((dim + d) * LANES * K::BYTES));
+        let first = K::load::<S>(keys.add(d * LANES));
+        let second = K::load::<S>(keys.add((dim + d) * LANES));
         for (i, [a, b]) in sums.iter_mut().enumerate() {
             let q = S::splat(*queries[i].numbers.add(d));
             *a = S::fma(first, q, *a);
             *b = S::fma(second, q, *b);
+        }
+    }
+    if K::SCALED {
+        let scales = pages.scales(block);
+        let (first, second) = (S::load(scales), S::load(scales.add(LANES)));
+        for [a, b] in &mut sums {
+            (*a, *b) = (S::mul(*a, first), S::mul(*b, second));
         }
     }
     for (i, [a, b]) in sums.into_iter().enumerate() {
@@ -208,6 +166,24 @@ unsafe fn softmax<S: Simd>(
     *partial.add(1) = S::sum(sum);
 }
 
+/// Multiplies the weights of values with their scales: what remains are weights of their codes.
+#[inline(always)]
+unsafe fn weigh_codes<S: Simd>(
+    weights: *mut f32,
+    chunk: usize,
+    (from, to): (usize, usize),
+    pages: &Pages,
+    table: &[PageId],
+) {
+    for page in (from..to).step_by(PAGE) {
+        let scales = pages.scales(pages.values(table[(chunk * CHUNK + page) / PAGE]));
+        for pos in (0..PAGE).step_by(LANES) {
+            let weights = weights.add(page + pos);
+            S::store(weights, S::mul(S::load(weights), S::load(scales.add(pos))));
+        }
+    }
+}
+
 /// Σ weight · v for `WIDTH` · 16 numbers of the head.
 #[inline(always)]
 unsafe fn mix<S: Simd, K: Kept, const N: usize, const WIDTH: usize>(
@@ -221,13 +197,13 @@ unsafe fn mix<S: Simd, K: Kept, const N: usize, const WIDTH: usize>(
 ) {
     let mut sums = [[S::zero(); WIDTH]; N];
     for page in (from..to).step_by(PAGE) {
-        let id = table[(chunk * CHUNK + page) / PAGE] as usize;
-        let values = pages.base.add(id * pages.page_bytes + pages.values + dim * K::BYTES);
+        let block = pages.values(table[(chunk * CHUNK + page) / PAGE]);
+        let values = block.cast::<K::Number>().cast_const().add(dim);
         for pos in 0..PAGE {
-            let row = values.add(pos * pages.head_dim * K::BYTES);
+            let row = values.add(pos * pages.head_dim);
             let mut v = [S::zero(); WIDTH];
             for (j, v) in v.iter_mut().enumerate() {
-                *v = K::load::<S>(row.add(j * LANES * K::BYTES));
+                *v = K::load::<S>(row.add(j * LANES));
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let weight = S::splat(*weights.add(i * CHUNK + page + pos));
@@ -267,44 +243,5 @@ pub unsafe fn join<S: Simd>(partials: *const f32, chunks: usize, stride: usize, 
     }
     for d in (0..head_dim).step_by(LANES) {
         S::store(out.add(d), S::div(S::load(out.add(d)), sum));
-    }
-}
-
-/// Writes 16 numbers of one position's key and value, those from `dim` on, to a page.
-///
-/// # Safety
-/// `page` is the page's first byte, `key` and `value` are 16 numbers. The processor has `S`'s instructions.
-#[inline(always)]
-pub unsafe fn write<S: Simd>(
-    pages: &Pages,
-    page: *mut u8,
-    offset: usize,
-    dim: usize,
-    key: *const f32,
-    value: *const f32,
-) {
-    let bytes = pages.kv_type.bytes();
-    let tile = (offset / LANES * pages.head_dim + dim) * LANES + offset % LANES;
-    let (keys, values) = (page.add(pages.keys + tile * bytes), page.add(pages.values));
-    let values = values.add((offset * pages.head_dim + dim) * bytes);
-    match pages.kv_type {
-        KvType::F32 => {
-            scatter(keys, &key.cast::<[f32; LANES]>().read_unaligned());
-            S::store(values.cast(), S::load(value));
-        }
-        KvType::F16 => {
-            let mut halves = [0u16; LANES];
-            S::store_half(halves.as_mut_ptr(), S::load(key));
-            scatter(keys, &halves);
-            S::store_half(values.cast(), S::load(value));
-        }
-    }
-}
-
-/// Writes 16 numbers to the first of each 16.
-#[inline(always)]
-unsafe fn scatter<T: Copy>(to: *mut u8, numbers: &[T; LANES]) {
-    for (i, number) in numbers.iter().enumerate() {
-        to.add(i * LANES * size_of::<T>()).cast::<T>().write_unaligned(*number);
     }
 }

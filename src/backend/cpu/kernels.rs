@@ -2,8 +2,11 @@
 #![allow(unsafe_op_in_unsafe_fn, reason = "each kernel here is one call of its generic body, under the same contract")]
 #![expect(unsafe_code, reason = "kernels are unsafe to call")]
 
-use super::attention::{self, Pages, Query};
+use std::ops::Range;
+
+use super::attention::{self, Query};
 use super::matmul::{self, Job};
+use super::pages::{self, Pages};
 use super::rows::{self, Groups, Lane};
 use super::simd::{Scalar, Simd};
 use crate::backend::PageId;
@@ -60,6 +63,14 @@ impl Isa {
         }
     }
 
+    /// The fastest that this processor has, unless `TAPER_CPU` names another.
+    ///
+    /// # Errors
+    /// As [`Isa::choose`].
+    pub fn from_env() -> Result<Self> {
+        Self::choose(std::env::var("TAPER_CPU").ok().as_deref().filter(|name| !name.is_empty()))
+    }
+
     /// The fastest that this processor has, or the one that `forced` names.
     ///
     /// # Errors
@@ -114,13 +125,13 @@ macro_rules! wrapped {
             $(#[target_feature(enable = $features)])?
             unsafe fn write_kv(
                 pages: &Pages,
-                page: *mut u8,
+                page: PageId,
                 offset: usize,
-                dim: usize,
+                dims: Range<usize>,
                 key: *const f32,
                 value: *const f32,
             ) {
-                attention::write::<Set>(pages, page, offset, dim, key, value);
+                pages::write::<Set>(pages, page, offset, dims, key, value);
             }
 
             pub(super) const KERNELS: Kernels = Kernels {
@@ -139,8 +150,8 @@ macro_rules! wrapped {
     };
 }
 
-/// The kernels of one instruction set; their contracts are those of the functions in [`matmul`], [`rows`] and
-/// [`attention`].
+/// The kernels of one instruction set; their contracts are those of the functions in [`matmul`], [`rows`],
+/// [`attention`] and [`pages`].
 #[derive(Clone, Copy)]
 pub struct Kernels {
     #[cfg_attr(not(test), expect(dead_code, reason = "tests name it"))]
@@ -154,7 +165,7 @@ pub struct Kernels {
     pub rotate: unsafe fn(*mut f32, *const f32, *const f32, usize),
     pub attend: unsafe fn(&[Query], usize, &Pages, &[PageId], *mut f32),
     pub join: unsafe fn(*const f32, usize, usize, usize, *mut f32),
-    pub write_kv: unsafe fn(&Pages, *mut u8, usize, usize, *const f32, *const f32),
+    pub write_kv: unsafe fn(&Pages, PageId, usize, Range<usize>, *const f32, *const f32),
 }
 
 wrapped!(scalar, Scalar, Isa::Scalar);

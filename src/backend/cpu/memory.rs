@@ -25,11 +25,12 @@ impl Region {
         let map = MmapMut::map_anon(len + HUGE).map_err(|e| {
             Error::memory(format!("the system gives no {} of memory: {e}", human_bytes(len as u64))).caused_by(e)
         })?;
+        let used = map.as_ptr().align_offset(HUGE);
+        // Not the rest behind the last whole one: it would fill up another, which nobody planned.
         #[cfg(target_os = "linux")]
-        if let Err(e) = map.advise(memmap2::Advice::HugePage) {
+        if let Err(e) = map.advise_range(memmap2::Advice::HugePage, used, len / HUGE * HUGE) {
             tracing::debug!("no huge pages: {e}");
         }
-        let used = map.as_ptr().align_offset(HUGE);
         Ok(Self { map, used, len: used + len })
     }
 

@@ -18,6 +18,8 @@ mod kernels;
 mod matmul;
 mod memory;
 mod model;
+mod pages;
+mod plain;
 mod pool;
 mod rows;
 mod simd;
@@ -28,12 +30,11 @@ mod worker;
 
 use std::collections::HashMap;
 
-pub use attention::KvType;
 pub use kernels::Isa;
 pub use model::refusal;
 
 use super::{
-    Backend, Batch, Limits, MemoryPlan, MemoryUse, Out, PAGE, PageId, PageOp, Phases, Probe, Slot, StepOut, Token, Want,
+    Backend, Batch, KvType, Limits, MemoryPlan, MemoryUse, Out, PageOp, Phases, Probe, Slot, StepOut, Token, Want,
 };
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
@@ -43,10 +44,10 @@ use crate::model::{llama, tensors};
 use kernels::Kernels;
 use memory::{Part, Region};
 use model::Model;
+use pages::Cache;
 use pool::{Pool, Thread};
 use rows::{Groups, Lane};
-use simd::LANES;
-use step::{Buffers, Cache, Step, panels};
+use step::{Buffers, Step, panels};
 use worker::{Shared, Worker};
 
 /// How to run on this processor.
@@ -55,29 +56,20 @@ pub struct Options {
     pub threads: usize,
     pub isa: Isa,
     pub kv_type: KvType,
-}
-
-impl Options {
-    /// All cores of this process and the fastest instructions, unless `TAPER_CPU` names others.
-    ///
-    /// # Errors
-    /// When the processor has not what it names.
-    pub fn from_env(threads: usize) -> Result<Self> {
-        let forced = std::env::var("TAPER_CPU").ok().filter(|name| !name.is_empty());
-        Ok(Self { threads, isa: Isa::choose(forced.as_deref())?, kv_type: KvType::F16 })
-    }
+    /// Whether attention is blocked; otherwise it is written plainly, to check the blocked form by.
+    pub flash_attention: bool,
 }
 
 /// Bytes this backend takes: packed weights, pages, and the largest step's activations.
 pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, options: &Options) -> MemoryPlan {
     let vectors: usize = tensors.iter().filter(|t| t.shape.len() == 1).map(|t| 4 * t.elements()).sum();
-    let page = (config.layers * Cache::page_bytes(config, options.kv_type)) as u64;
+    let page = Cache::page_bytes(config, options.kv_type) as u64;
     let logits = (limits.sequences * config.vocab * 4) as u64;
     MemoryPlan {
         limits,
         weights: model::packed_bytes(tensors) + vectors as u64,
         kv: (limits.pages as u64).saturating_mul(page),
-        workspace: Buffers::bytes(config, &limits, options.threads) as u64 + logits,
+        workspace: Buffers::bytes(config, &limits, options) as u64 + logits,
     }
 }
 
@@ -88,6 +80,7 @@ pub struct Cpu {
     cache: Cache,
     step: Step,
     kernels: &'static Kernels,
+    flash_attention: bool,
     pool: Pool,
     /// Grows to the most rows that were ever wanted at once.
     logits: (Region, Part<f32>),
@@ -109,10 +102,11 @@ impl Cpu {
         let mut pool = Pool::new(options.threads);
         let model = Model::load(config, weights, &mut pool)?;
         Ok(Self {
-            buffers: Buffers::new(config, &plan.limits, options.threads)?,
+            buffers: Buffers::new(config, &plan.limits, options)?,
             cache: Cache::new(config, plan.limits.pages, options.kv_type)?,
             step: Step::default(),
             kernels,
+            flash_attention: options.flash_attention,
             pool,
             logits: logits(plan.limits.sequences, config)?,
             wanted: Vec::new(),
@@ -177,6 +171,7 @@ impl Cpu {
             cache: &self.cache,
             step: &self.step,
             kernels: self.kernels,
+            flash_attention: self.flash_attention,
             logits: self.logits.1,
         };
         self.pool.run(&|thread: Thread<'_>| {
@@ -206,14 +201,6 @@ impl Cpu {
             }
         }
         Ok(())
-    }
-
-    /// The layers' parts of a page.
-    fn page_parts(&self, page: PageId) -> Result<Vec<*mut u8>> {
-        if page as usize >= self.cache.pages {
-            return Err(Error::runtime(format!("page {page} is outside the pool of {}", self.cache.pages)));
-        }
-        Ok((0..self.model.config.layers).map(|layer| self.cache.page(layer, page)).collect())
     }
 }
 
@@ -287,30 +274,9 @@ impl Backend for Cpu {
 
     fn pages(&mut self, op: PageOp<'_>) -> Result<()> {
         match op {
-            PageOp::Copy { from, to } => {
-                for (from, to) in self.page_parts(from)?.into_iter().zip(self.page_parts(to)?) {
-                    // SAFETY: both are whole pages of the pool, and no job is running.
-                    #[expect(unsafe_code, reason = "pages are shared with the threads of a job")]
-                    unsafe {
-                        std::ptr::copy(from, to, self.cache.page_bytes);
-                    }
-                }
-                Ok(())
-            }
-            PageOp::Read { page, into } => {
-                let moved = self.each_number(page, into.len())?;
-                for (place, x) in moved.into_iter().zip(into) {
-                    *x = place.read();
-                }
-                Ok(())
-            }
-            PageOp::Write { page, from } => {
-                let moved = self.each_number(page, from.len())?;
-                for (place, x) in moved.into_iter().zip(from) {
-                    place.write(*x);
-                }
-                Ok(())
-            }
+            PageOp::Copy { from, to } => self.cache.copy(from, to),
+            PageOp::Read { page, into } => self.cache.read(page, into),
+            PageOp::Write { page, from } => self.cache.write(page, from, self.kernels),
         }
     }
 
@@ -319,66 +285,7 @@ impl Backend for Cpu {
     }
 }
 
-/// Where one number of a page lies.
-struct Place {
-    at: *mut u8,
-    kv_type: KvType,
-}
-
-#[expect(unsafe_code, reason = "pages are shared with the threads of a job")]
-impl Place {
-    fn read(&self) -> f32 {
-        // SAFETY: inside a page of the pool (see `each_number`), and no job is running.
-        unsafe {
-            match self.kv_type {
-                KvType::F16 => half::f16::from_bits(*self.at.cast()).to_f32(),
-                KvType::F32 => *self.at.cast(),
-            }
-        }
-    }
-
-    fn write(&self, x: f32) {
-        // SAFETY: as in `read`.
-        unsafe {
-            match self.kv_type {
-                KvType::F16 => *self.at.cast() = half::f16::from_f32(x).to_bits(),
-                KvType::F32 => *self.at.cast() = x,
-            }
-        }
-    }
-}
-
 impl Cpu {
-    /// The places of a page's numbers in the order of [`PageOp`].
-    fn each_number(&self, page: PageId, len: usize) -> Result<Vec<Place>> {
-        let Config { layers, kv_heads, head_dim, .. } = self.model.config;
-        let needed = layers * 2 * PAGE * kv_heads * head_dim;
-        if len != needed {
-            return Err(Error::runtime(format!("a page holds {needed} numbers, not {len}")));
-        }
-        let mut places = Vec::with_capacity(len);
-        for part in self.page_parts(page)? {
-            for values in [false, true] {
-                for pos in 0..PAGE {
-                    for head in 0..kv_heads {
-                        for d in 0..head_dim {
-                            let start = (head + if values { kv_heads } else { 0 }) * PAGE * head_dim;
-                            let number = start
-                                + if values {
-                                    pos * head_dim + d
-                                } else {
-                                    (pos / LANES * head_dim + d) * LANES + pos % LANES
-                                };
-                            let at = part.wrapping_add(number * self.cache.kv_type.bytes());
-                            places.push(Place { at, kv_type: self.cache.kv_type });
-                        }
-                    }
-                }
-            }
-        }
-        Ok(places)
-    }
-
     fn slot(&self, slot: Slot) -> (Part<f32>, usize) {
         let config = &self.model.config;
         match slot {

@@ -1,9 +1,10 @@
 //! The step being worked on: its rows, where they lie in panels, and the buffers between phases.
 
-use super::attention::{CHUNK, KvType, PARTIAL_HEAD, QUERIES, SCRATCH};
+use super::Options;
+use super::attention::{CHUNK, PARTIAL_HEAD, QUERIES, SCRATCH};
 use super::matmul::{GROUP_BYTES, panel_width};
 use super::memory::{Part, Region, part_bytes};
-use crate::backend::{Limits, PAGE, PageId, Seq};
+use crate::backend::{Limits, PageId, Seq};
 use crate::error::Result;
 use crate::format::packed::GROUP;
 use crate::model::config::Config;
@@ -83,7 +84,7 @@ pub struct Buffers {
 /// A thread's own.
 pub struct Own {
     pub panels: Panels,
-    /// A normed row.
+    /// A normed row, or a key or value.
     pub row: Part<f32>,
     pub scores: Part<f32>,
     /// Partial results of some queries: (queries, chunks).
@@ -93,8 +94,8 @@ pub struct Own {
 impl Buffers {
     /// # Errors
     /// When the system has not so much memory.
-    pub fn new(config: &Config, limits: &Limits, threads: usize) -> Result<Self> {
-        let mut region = Region::new(Self::bytes(config, limits, threads))?;
+    pub fn new(config: &Config, limits: &Limits, options: &Options) -> Result<Self> {
+        let mut region = Region::new(Self::bytes(config, limits, options))?;
         let rows = limits.chunk;
         let widest = config.hidden.max(config.q_dim());
         let (chunks, partial) = (limits.context.div_ceil(CHUNK), PARTIAL_HEAD + config.head_dim);
@@ -105,7 +106,7 @@ impl Buffers {
             Ok(Own {
                 panels: panels(region, WIDEST, widest)?,
                 row: region.take(widest)?,
-                scores: region.take(SCRATCH)?,
+                scores: region.take(scores(limits, options))?,
                 partials: region.take(QUERIES * chunks * partial)?,
             })
         };
@@ -122,7 +123,7 @@ impl Buffers {
             shared: panels(&mut region, rows, widest)?,
             gated: panels(&mut region, rows, config.ffn)?,
             partials: region.take(FEW * config.heads * chunks * partial)?,
-            own: (0..threads).map(|_| own(&mut region)).collect::<Result<_>>()?,
+            own: (0..options.threads).map(|_| own(&mut region)).collect::<Result<_>>()?,
             chunks,
             partial,
             _region: region,
@@ -130,7 +131,7 @@ impl Buffers {
     }
 
     /// Bytes that [`Buffers::new`] takes.
-    pub fn bytes(config: &Config, limits: &Limits, threads: usize) -> usize {
+    pub fn bytes(config: &Config, limits: &Limits, options: &Options) -> usize {
         let rows = limits.chunk;
         let widest = config.hidden.max(config.q_dim());
         let (chunks, partial) = (limits.context.div_ceil(CHUNK), PARTIAL_HEAD + config.head_dim);
@@ -138,7 +139,7 @@ impl Buffers {
         let numbers = |per_row: usize| part_bytes::<f32>(rows * per_row);
         let own = panels(WIDEST, widest)
             + part_bytes::<f32>(widest)
-            + part_bytes::<f32>(SCRATCH)
+            + part_bytes::<f32>(scores(limits, options))
             + part_bytes::<f32>(QUERIES.saturating_mul(chunks).saturating_mul(partial));
         let streams = numbers(config.hidden)
             + 2 * numbers(config.q_dim())
@@ -149,8 +150,13 @@ impl Buffers {
             + panels(rows, widest)
             + panels(rows, config.ffn)
             + part_bytes::<f32>(FEW * config.heads * chunks * partial)
-            + threads * own
+            + options.threads * own
     }
+}
+
+/// Scores that a thread holds at once: of some queries over a chunk, or of a query over all of its context.
+fn scores(limits: &Limits, options: &Options) -> usize {
+    if options.flash_attention { SCRATCH } else { limits.context }
 }
 
 /// The rows of a step.
@@ -176,35 +182,5 @@ impl Step {
     /// Whether every thread prepares all activations for itself.
     pub fn is_few(&self) -> bool {
         self.rows() <= FEW
-    }
-}
-
-/// The pages of keys and values.
-pub struct Cache {
-    pub kv_type: KvType,
-    /// (layers, pages): a page is each key head's K, then each one's V.
-    pub bytes: Part<u8>,
-    pub pages: usize,
-    pub page_bytes: usize,
-    _region: Region,
-}
-
-impl Cache {
-    /// # Errors
-    /// When the system has not so much memory.
-    pub fn new(config: &Config, pages: usize, kv_type: KvType) -> Result<Self> {
-        let page_bytes = Self::page_bytes(config, kv_type);
-        let bytes = config.layers * pages * page_bytes;
-        let mut region = Region::new(bytes)?;
-        Ok(Self { kv_type, bytes: region.take(bytes)?, pages, page_bytes, _region: region })
-    }
-
-    /// Bytes of a page of one layer.
-    pub fn page_bytes(config: &Config, kv_type: KvType) -> usize {
-        2 * PAGE * config.kv_dim() * kv_type.bytes()
-    }
-
-    pub fn page(&self, layer: usize, page: PageId) -> *mut u8 {
-        self.bytes.at((layer * self.pages + page as usize) * self.page_bytes)
     }
 }

@@ -1,11 +1,11 @@
 //! Every kernel of every instruction set against plain loops, on shapes that no tuning saw.
 #![expect(unsafe_code, reason = "kernels are unsafe to call")]
 
-use super::attention::{CHUNK, KvType, PARTIAL_HEAD, Pages, Query, SCRATCH};
+mod attention;
+
 use super::kernels::{Isa, Kernels};
 use super::matmul::{GROUP_BYTES, Job, panel_width};
 use super::rows::{Groups, Lane};
-use crate::backend::PAGE;
 use crate::format::DType;
 use crate::format::packed::{CODEBOOK, Format, GROUP, TILE, pack_row, unpack_row};
 use crate::format::random;
@@ -227,121 +227,4 @@ fn norm_swiglu_and_rotation_are_their_formulas() {
         all.push([bits(&normed), bits(&gated), bits(&turned)]);
     }
     assert!(all.iter().all(|bits| *bits == all[0]), "instruction sets differ");
-}
-
-/// A context of one key head in scattered pages.
-struct Context {
-    keys: Vec<Vec<f32>>,
-    values: Vec<Vec<f32>>,
-    bytes: Vec<u8>,
-    table: Vec<u32>,
-    pages: Pages,
-}
-
-impl Context {
-    fn new(kernels: &Kernels, len: usize, head_dim: usize, kv_type: KvType, random: &mut Random) -> Self {
-        let count = len.div_ceil(PAGE);
-        let page_bytes = 2 * PAGE * head_dim * kv_type.bytes();
-        // Poison that is finite: what pages held before.
-        let mut bytes = vec![0x3b; count * page_bytes];
-        let table: Vec<u32> = (0..count as u32).rev().collect();
-        let values = PAGE * head_dim * kv_type.bytes();
-        let pages = Pages { base: bytes.as_ptr(), page_bytes, keys: 0, values, kv_type, head_dim };
-        let mut row =
-            || -> Vec<f32> { (0..head_dim).map(|_| half::f16::from_f32(2.0 * random.signed()).to_f32()).collect() };
-        let (keys, values): (Vec<_>, Vec<_>) = (0..len).map(|_| (row(), row())).unzip();
-        for (pos, (k, v)) in keys.iter().zip(&values).enumerate() {
-            let page = bytes[table[pos / PAGE] as usize * page_bytes..].as_mut_ptr();
-            for d in (0..head_dim).step_by(16) {
-                // SAFETY: inside the page.
-                unsafe { (kernels.write_kv)(&pages, page, pos % PAGE, d, k[d..].as_ptr(), v[d..].as_ptr()) };
-            }
-        }
-        Self { keys, values, bytes, table, pages }
-    }
-
-    fn expected(&self, q: &[f32], first: usize, end: usize) -> Vec<f64> {
-        let dot = |k: &[f32]| q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-        let scores: Vec<f64> = self.keys[first..end].iter().map(|k| dot(k) / (q.len() as f64).sqrt()).collect();
-        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
-        let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
-        let sum: f64 = weights.iter().sum();
-        let value = |d: usize| weights.iter().zip(&self.values[first..end]).map(move |(w, v)| w * f64::from(v[d]));
-        (0..q.len()).map(|d| value(d).sum::<f64>() / sum).collect()
-    }
-
-    /// Queries that see `first..end` each, all chunks, joined.
-    fn attend(&self, kernels: &Kernels, queries: &[(Vec<f32>, usize, usize)]) -> Vec<Vec<f32>> {
-        assert!(!self.bytes.is_empty());
-        let dim = self.pages.head_dim;
-        let chunks = self.keys.len().div_ceil(CHUNK);
-        let stride = PARTIAL_HEAD + dim;
-        let mut partials = vec![f32::NAN; queries.len() * chunks * stride];
-        let partials = partials.as_mut_ptr();
-        let mut scratch = vec![f32::NAN; SCRATCH];
-        let seen: Vec<_> = queries.iter().map(|(_, first, end)| first / CHUNK..end.div_ceil(CHUNK)).collect();
-        let (from, to) = (seen.iter().map(|s| s.start).min().unwrap(), seen.iter().map(|s| s.end).max().unwrap());
-        for chunk in from..to {
-            let place = |i: usize| (i * chunks + chunk) * stride;
-            let queries: Vec<Query> = queries
-                .iter()
-                .enumerate()
-                .map(|(i, (q, first, end))| Query {
-                    numbers: q.as_ptr(),
-                    first: *first,
-                    end: *end,
-                    partial: partials.wrapping_add(place(i)),
-                })
-                .collect();
-            // SAFETY: the pages hold all positions; partials and scratch are large enough.
-            unsafe { (kernels.attend)(&queries, chunk, &self.pages, &self.table, scratch.as_mut_ptr()) };
-        }
-        queries
-            .iter()
-            .enumerate()
-            .map(|(i, _)| {
-                let mut out = vec![0.0; dim];
-                let first = partials.wrapping_add((i * chunks + seen[i].start) * stride);
-                // SAFETY: these partials were written.
-                unsafe { (kernels.join)(first, seen[i].len(), stride, dim, out.as_mut_ptr()) };
-                out
-            })
-            .collect()
-    }
-}
-
-#[test]
-fn attention_is_softmax_of_plain_loops_whatever_goes_along() {
-    for (len, head_dim, kv_type) in [
-        (1, 16, KvType::F16),
-        (15, 64, KvType::F16),
-        (33, 48, KvType::F32),
-        (257, 64, KvType::F16),
-        (777, 80, KvType::F32),
-        (1025, 128, KvType::F16),
-    ] {
-        let mut all = Vec::new();
-        for kernels in available() {
-            let mut random = Random::new(6);
-            let context = Context::new(kernels, len, head_dim, kv_type, &mut random);
-            let mut queries = Vec::new();
-            for i in 0..8usize {
-                let end = len.saturating_sub(5 * i).max(1);
-                let first = if i % 3 == 2 { end.saturating_sub(40) } else { 0 };
-                queries.push(((0..head_dim).map(|_| 2.0 * random.signed()).collect::<Vec<f32>>(), first, end));
-            }
-            let alone: Vec<Vec<f32>> =
-                queries.iter().map(|q| context.attend(kernels, std::slice::from_ref(q)).remove(0)).collect();
-            for ((q, first, end), got) in queries.iter().zip(&alone) {
-                for (e, g) in context.expected(q, *first, *end).iter().zip(got) {
-                    assert!((e - f64::from(*g)).abs() <= 2e-6 * 4.0, "{len} x {head_dim}: {g}, not {e}");
-                }
-            }
-            for n in 2..=8 {
-                assert_eq!(context.attend(kernels, &queries[..n]), alone[..n], "{n} queries of {len}");
-            }
-            all.push(alone);
-        }
-        assert!(all.iter().all(|a| *a == all[0]), "instruction sets differ");
-    }
 }

@@ -6,15 +6,17 @@
 //! in the phase that writes it, except by its writer.
 #![expect(unsafe_code, reason = "threads share buffers, each writing its own part")]
 
-use super::attention::{CHUNK, Pages, QUERIES, Query};
+mod attend;
+
 use super::kernels::Kernels;
 use super::matmul::Job;
 use super::memory::Part;
 use super::model::{Layer, Matrix, Model};
+use super::pages::Cache;
 use super::pool::Thread;
 use super::rows::{Groups, Lane};
-use super::step::{Buffers, Cache, Own, Panel, Panels, Step, panels};
-use crate::backend::{Batch, Out, PAGE, Phases, Seq};
+use super::step::{Buffers, Own, Panel, Panels, Step, panels};
+use crate::backend::{Batch, Out, Phases};
 use crate::error::Result;
 use crate::format::packed::{CODEBOOK, GROUP, TILE};
 
@@ -29,6 +31,8 @@ pub struct Shared<'a> {
     pub cache: &'a Cache,
     pub step: &'a Step,
     pub kernels: &'static Kernels,
+    /// Whether attention is the blocked one.
+    pub flash_attention: bool,
     /// (rows wanted, vocab).
     pub logits: Part<f32>,
 }
@@ -169,150 +173,9 @@ impl Worker<'_> {
         }
     }
 
-    fn head_pages(&self, layer: usize, head: usize) -> Pages {
-        let Shared { model, cache, .. } = self.shared;
-        let (dim, bytes) = (model.config.head_dim, cache.kv_type.bytes());
-        Pages {
-            base: cache.page(layer, 0),
-            page_bytes: cache.page_bytes,
-            keys: head * PAGE * dim * bytes,
-            values: (model.config.kv_heads + head) * PAGE * dim * bytes,
-            kv_type: cache.kv_type,
-            head_dim: dim,
-        }
-    }
-
-    /// This thread's columns of keys and values to their pages.
-    fn write_pages(&self, layer: usize) {
-        let Shared { model, buffers, cache, step, kernels, .. } = self.shared;
-        let (dim, kv_dim) = (model.config.head_dim, model.config.kv_dim());
-        let columns = self.columns(&self.layer(layer).k);
-        for seq in &step.seqs {
-            let table = step.table(seq);
-            for t in seq.rows.start as usize..seq.rows.end as usize {
-                let pos = step.positions[t] as usize;
-                let page = cache.page(layer, table[pos / PAGE]);
-                for column in columns.clone().step_by(TILE) {
-                    let pages = self.head_pages(layer, column / dim);
-                    let at = t * kv_dim + column;
-                    // SAFETY: the position is this row's own, pages that are written belong to one sequence, and the
-                    // columns are this thread's: keys and values have the same number of tiles, which are shared out
-                    // alike.
-                    unsafe {
-                        let (key, value) = (buffers.key.at(at), buffers.value.at(at));
-                        (kernels.write_kv)(&pages, page, pos % PAGE, column % dim, key, value);
-                    }
-                }
-            }
-        }
-    }
-
-    /// A row's query of one head.
-    fn query(&self, t: usize, head: usize, partial: *mut f32) -> Query {
-        let Shared { model, buffers, step, .. } = self.shared;
-        let end = step.positions[t] as usize + 1;
-        let first = end.saturating_sub(model.config.window.unwrap_or(usize::MAX));
-        let numbers = buffers.query.at(t * model.config.q_dim() + head * model.config.head_dim);
-        Query { numbers, first, end, partial }
-    }
-
-    fn chunk(&self, layer: usize, kv_head: usize, seq: &Seq, queries: &[Query], chunk: usize) {
-        let Shared { step, kernels, .. } = self.shared;
-        let pages = self.head_pages(layer, kv_head);
-        // SAFETY: queries and pages were written before the last meeting; partials and scores are this thread's.
-        unsafe { (kernels.attend)(queries, chunk, &pages, step.table(seq), self.own().scores.at(0)) };
-    }
-
-    /// Joins the partials of a row's head, whose first is that of chunk 0.
-    fn join(&self, t: usize, head: usize, query: &Query) {
-        let Shared { model, buffers, kernels, .. } = self.shared;
-        let chunks = chunks(query);
-        let out = buffers.attended.at(t * model.config.q_dim() + head * model.config.head_dim);
-        let first = query.partial.wrapping_add(chunks.start * buffers.partial);
-        // SAFETY: the partials are finished; the place of the result is this call's.
-        unsafe { (kernels.join)(first, chunks.len(), buffers.partial, model.config.head_dim, out) };
-    }
-
-    /// Attention of few rows: heads and chunks of the context are shared out.
-    fn attend_few(&self, layer: usize) {
-        let Shared { model, buffers, step, .. } = self.shared;
-        let (heads, group) = (model.config.heads, model.config.heads / model.config.kv_heads);
-        let place = |t: usize, head: usize| buffers.partials.at((t * heads + head) * buffers.chunks * buffers.partial);
-        let mut item = 0;
-        for seq in &step.seqs {
-            for t in seq.rows.start as usize..seq.rows.end as usize {
-                for chunk in chunks(&self.query(t, 0, place(t, 0))) {
-                    for first in (0..heads).step_by(group) {
-                        item += 1;
-                        if item % self.thread.count != self.thread.index {
-                            continue;
-                        }
-                        let mine: Vec<usize> = (first..first + group).collect();
-                        for some in mine.chunks(QUERIES) {
-                            let mut queries = [self.query(t, first, place(t, first)); QUERIES];
-                            for (query, head) in queries.iter_mut().zip(some) {
-                                let partial = place(t, *head).wrapping_add(chunk * buffers.partial);
-                                *query = self.query(t, *head, partial);
-                            }
-                            self.chunk(layer, first / group, seq, &queries[..some.len()], chunk);
-                        }
-                    }
-                }
-            }
-        }
-        self.thread.meet();
-        for item in self.thread.share(step.rows() * heads) {
-            let (t, head) = (item / heads, item % heads);
-            self.join(t, head, &self.query(t, head, place(t, head)));
-        }
-    }
-
-    /// Attention of many rows: blocks of neighbouring rows of a head are shared out.
-    fn attend_many(&self, layer: usize) {
-        let Shared { model, buffers, step, .. } = self.shared;
-        let group = model.config.heads / model.config.kv_heads;
-        let place = |i: usize| self.own().partials.at(i * buffers.chunks * buffers.partial);
-        let mut item = 0;
-        for seq in &step.seqs {
-            let (start, end) = (seq.rows.start as usize, seq.rows.end as usize);
-            for kv_head in 0..model.config.kv_heads {
-                for first in (start..end).step_by(QUERIES) {
-                    item += 1;
-                    if item % self.thread.count != self.thread.index {
-                        continue;
-                    }
-                    let rows = first..end.min(first + QUERIES);
-                    for head in kv_head * group..(kv_head + 1) * group {
-                        let mut queries = [self.query(first, head, place(0)); QUERIES];
-                        for (i, t) in rows.clone().enumerate() {
-                            queries[i] = self.query(t, head, place(i));
-                        }
-                        let queries = &mut queries[..rows.len()];
-                        // Later rows see more: the first one's first chunk to the last one's last.
-                        let from = chunks(&queries[0]).start;
-                        for chunk in from..chunks(&queries[queries.len() - 1]).end {
-                            for (i, query) in queries.iter_mut().enumerate() {
-                                query.partial = place(i).wrapping_add(chunk * buffers.partial);
-                            }
-                            self.chunk(layer, kv_head, seq, queries, chunk);
-                        }
-                        for (i, t) in rows.clone().enumerate() {
-                            self.join(t, head, &self.query(t, head, place(i)));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
     fn layer(&self, layer: usize) -> &Layer {
         &self.shared.model.layers[layer]
     }
-}
-
-/// The chunks that a query sees.
-fn chunks(query: &Query) -> std::ops::Range<usize> {
-    query.first / CHUNK..query.end.div_ceil(CHUNK)
 }
 
 fn whole(k: usize) -> Groups {
@@ -369,7 +232,9 @@ impl Phases for Worker<'_> {
     }
 
     fn attend(&mut self, layer: usize) -> Result<()> {
-        if self.shared.step.is_few() {
+        if !self.shared.flash_attention {
+            self.attend_plainly(layer);
+        } else if self.shared.step.is_few() {
             self.attend_few(layer);
         } else {
             self.attend_many(layer);

@@ -95,7 +95,7 @@ fn print(format: Format, rows: &[Row], taper: &Taper, threads: usize, predict: u
     let json = |row: &Row| {
         json!({
             "model": taper.name(),
-            "backend": taper.backend_name(),
+            "backend": taper.choice().name(),
             "threads": threads,
             "prompt": row.kind,
             "prompt_tokens": row.prompt_tokens,
@@ -109,7 +109,7 @@ fn print(format: Format, rows: &[Row], taper: &Taper, threads: usize, predict: u
         Format::Json => answer.line(&Value::from(all).to_string()),
         Format::Csv => csv::lines(&all).iter().try_for_each(|line| answer.line(line)),
         Format::Md => {
-            answer.line(&format!("{}, {}, {threads} threads\n", taper.name(), taper.backend_name()))?;
+            answer.line(&format!("{}, {}, {threads} threads\n", taper.name(), taper.choice().name()))?;
             answer.line("| prompt | tokens | prefill t/s | answer tokens | decode t/s |")?;
             answer.line("|---|---:|---:|---:|---:|")?;
             rows.iter().try_for_each(|row| {

@@ -68,8 +68,10 @@ impl Report<'_> {
             "model": self.taper.name(),
             "size_bytes": self.taper.size().bytes,
             "n_params": self.taper.size().parameters,
-            "backend": self.taper.backend_name(),
+            "backend": self.taper.choice().name(),
             "threads": self.threads,
+            "kv_type": self.taper.choice().kv_type().name(),
+            "flash_attention": self.taper.choice().flash_attention(),
             "test": row.test.name(),
             "tokens_per_second": {"mean": row.rate.mean, "stddev": row.rate.stddev, "median": row.rate.median},
             "gigabytes_per_second": self.read(row) / 1e9,
@@ -84,17 +86,18 @@ impl Report<'_> {
 
     fn table(&self, rows: &[Row]) -> Vec<String> {
         let mut lines = vec![
-            "| model | size | params | backend | threads | test | t/s | GB/s | of memory |".to_owned(),
-            "|---|---:|---:|---|---:|---|---:|---:|---:|".to_owned(),
+            "| model | size | params | backend | threads | KV | test | t/s | GB/s | of memory |".to_owned(),
+            "|---|---:|---:|---|---:|---|---|---:|---:|---:|".to_owned(),
         ];
         lines.extend(rows.iter().map(|row| {
             format!(
-                "| {} | {} | {:.1} M | {} | {} | {} | {:.2} ± {:.2} | {:.1} | {:.1} % |",
+                "| {} | {} | {:.1} M | {} | {} | {} | {} | {:.2} ± {:.2} | {:.1} | {:.1} % |",
                 self.taper.name(),
                 human_bytes(self.taper.size().bytes),
                 self.taper.size().parameters as f64 / 1e6,
-                self.taper.backend_name(),
+                self.taper.choice().name(),
                 self.threads,
+                self.taper.choice().kv_type().name(),
                 row.test.name(),
                 row.rate.mean,
                 row.rate.stddev,
