@@ -4,7 +4,7 @@
 //! long name. The flag wins, over the variables of flags that it conflicts with too.
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments here are the help, whose [:FILE] is no link")]
 
-mod compute;
+pub mod compute;
 mod models;
 
 use std::ffi::OsString;

@@ -8,7 +8,7 @@ use crate::backend::choose::{Compute, Goal};
 use crate::error::{Error, Result};
 
 /// How it computes.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Speed and memory")]
 pub struct ComputeArgs {
     /// How keys and values are kept [default: f16; the reference keeps f32 alone]

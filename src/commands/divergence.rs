@@ -6,6 +6,7 @@ use std::iter::zip;
 use super::Session;
 use crate::backend::choose::Device;
 use crate::cli::ModelArgs;
+use crate::cli::compute::ComputeArgs;
 use crate::error::{Error, Result};
 use crate::taper::Taper;
 
@@ -31,7 +32,7 @@ pub(super) struct Divergence {
 impl Reference {
     /// Loads the model of `session` once more, for windows of so many tokens.
     pub(super) fn load(session: &Session, window: usize, chunk: usize) -> Result<Self> {
-        let args = ModelArgs { device: Device::Reference, ..session.args.clone() };
+        let args = ModelArgs { device: Device::Reference, compute: ComputeArgs::default(), ..session.args.clone() };
         let session = Session { args, interrupt: session.interrupt.clone(), ..*session };
         let taper = session.load(Some(window), Some(chunk))?;
         Ok(Self { taper, logs: Vec::new(), divergence: Divergence::default() })

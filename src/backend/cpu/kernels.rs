@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::attention::{self, Query};
 use super::matmul::{self, Job};
 use super::pages::{self, Pages};
-use super::rows::{self, Groups, Lane};
+use super::rows::{self, Groups, Lane, Rest};
 use super::simd::{Scalar, Simd};
 use crate::backend::PageId;
 use crate::error::{Error, Result};
@@ -107,6 +107,10 @@ macro_rules! wrapped {
                 rows::quantize::<Set>(x, groups, lane);
             }
             $(#[target_feature(enable = $features)])?
+            unsafe fn quantize_with_rest(x: *const f32, groups: usize, lane: Lane, rest: Rest) {
+                rows::quantize_with_rest::<Set>(x, groups, lane, rest);
+            }
+            $(#[target_feature(enable = $features)])?
             unsafe fn swiglu(gate: *mut f32, up: *const f32, n: usize) {
                 rows::swiglu::<Set>(gate, up, n);
             }
@@ -140,6 +144,7 @@ macro_rules! wrapped {
                 matmul,
                 norm,
                 quantize,
+                quantize_with_rest,
                 swiglu,
                 rotate,
                 attend,
@@ -161,6 +166,7 @@ pub struct Kernels {
     pub matmul: unsafe fn(&Job),
     pub norm: unsafe fn(*const f32, *const f32, f32, usize, *mut f32),
     pub quantize: unsafe fn(*const f32, Groups, Lane),
+    pub quantize_with_rest: unsafe fn(*const f32, usize, Lane, Rest),
     pub swiglu: unsafe fn(*mut f32, *const f32, usize),
     pub rotate: unsafe fn(*mut f32, *const f32, *const f32, usize),
     pub attend: unsafe fn(&[Query], usize, &Pages, &[PageId], *mut f32),

@@ -3,7 +3,8 @@
 //! Activations are panels: 1 to 12 rows quantized in groups of 32, interleaved so that a kernel finds 4 codes of each
 //! row side by side. A kernel holds 16 weight rows times a whole panel in registers. In a group the sum of products is
 //! an exact integer; groups are then added in f32 in the order of k, each with one fused multiply-add. So a row's
-//! result depends on neither the panel, the neighbours, nor the instruction set.
+//! result depends on neither the panel, the neighbours, nor the instruction set. Outliers' groups come twice: the second
+//! time with what int8 left of them (`rows::quantize_with_rest`).
 #![allow(unsafe_op_in_unsafe_fn, reason = "kernels are unsafe as a whole; their contract is at the top of each")]
 #![expect(unsafe_code, reason = "raw loads and vector instructions")]
 
@@ -28,6 +29,10 @@ pub struct Job {
     /// Lut4's, biased by 128.
     pub codebook: [u8; 16],
     pub panel: *const u8,
+    /// What outliers left, as a panel of the same form, and a byte for each of its groups that says whether there is
+    /// anything; null where nothing was left.
+    pub rest: *const u8,
+    pub rest_flags: *const u8,
     /// Rows of the panel as it is laid out.
     pub width: usize,
     /// Of those, rows that are wanted.
@@ -82,7 +87,7 @@ unsafe fn tiles<S: Simd, W: Codes, const N: usize>(job: &Job) {
     let mut weights = job.weights;
     for tile in 0..job.tiles {
         let mut sums = [S::zero(); N];
-        let mut panel = job.panel;
+        let (first, mut panel) = (weights, job.panel);
         for _ in 0..job.units {
             if N <= 2 {
                 let mut line = 0;
@@ -95,9 +100,25 @@ unsafe fn tiles<S: Simd, W: Codes, const N: usize>(job: &Job) {
             weights = weights.add(W::FORMAT.unit_bytes());
             panel = panel.add(W::FORMAT.unit_groups() * N * GROUP_BYTES);
         }
+        if !job.rest.is_null() {
+            rests::<S, W, N>(job, first, table, &mut sums);
+        }
         let lanes = if tile + 1 == job.tiles { job.last_lanes } else { LANES };
         for (row, sum) in sums.into_iter().enumerate().take(job.rows) {
             put::<S>(job.out.add(row * job.stride + tile * LANES), sum, lanes, job.add);
+        }
+    }
+}
+
+/// Adds the products of what outliers left, in the order of k behind all others.
+#[inline(always)]
+unsafe fn rests<S: Simd, W: Codes, const N: usize>(job: &Job, tile: *const u8, table: S::B, sums: &mut [S::F; N]) {
+    let groups = W::FORMAT.unit_groups();
+    for unit in 0..job.units {
+        let flags = job.rest_flags.add(unit * groups);
+        if (0..groups).any(|g| *flags.add(g) != 0) {
+            let panel = job.rest.add(unit * groups * N * GROUP_BYTES);
+            W::unit::<S, N>(tile.add(unit * W::FORMAT.unit_bytes()), panel, table, sums);
         }
     }
 }

@@ -4,6 +4,7 @@ use super::Options;
 use super::attention::{CHUNK, PARTIAL_HEAD, QUERIES, SCRATCH};
 use super::matmul::{GROUP_BYTES, panel_width};
 use super::memory::{Part, Region, part_bytes};
+use super::rows::Rest;
 use crate::backend::{Limits, PageId, Seq};
 use crate::error::Result;
 use crate::format::packed::GROUP;
@@ -37,12 +38,56 @@ pub struct Panels {
     bytes: Part<u8>,
     /// Groups of a row.
     pub groups: usize,
+    /// Panels of what outliers left, and for each row (of which a panel's first counts) a byte a group.
+    rest: Part<u8>,
+    flags: Part<u8>,
+    /// Whether outliers leave anything.
+    has_rest: bool,
 }
 
 impl Panels {
-    /// For rows of `k` numbers; the same bytes serve rows of several lengths, one after the other.
-    pub fn of(self, k: usize) -> Self {
-        Self { groups: k / GROUP, ..self }
+    fn new(region: &mut Region, rows: usize, k: usize, has_rest: bool) -> Result<Self> {
+        let (rows, groups) = (rows + WIDEST, k / GROUP);
+        let mut take = |bytes: usize, is_needed: bool| region.take(if is_needed { rows * bytes } else { 0 });
+        Ok(Self {
+            bytes: take(row_bytes(groups), true)?,
+            rest: take(row_bytes(groups), has_rest)?,
+            flags: take(flag_bytes(groups), has_rest)?,
+            groups,
+            has_rest,
+        })
+    }
+
+    /// Bytes that [`Panels::new`] takes.
+    fn bytes(rows: usize, k: usize, has_rest: bool) -> usize {
+        let (rows, groups) = (rows + WIDEST, k / GROUP);
+        let bytes = part_bytes::<u8>(rows * row_bytes(groups));
+        if has_rest { 2 * bytes + part_bytes::<u8>(rows * flag_bytes(groups)) } else { bytes }
+    }
+
+    /// For rows of `k` numbers, outliers with or without rests; the same bytes serve rows of several lengths, one after
+    /// the other.
+    pub fn of(self, k: usize, has_rest: bool) -> Self {
+        Self { groups: k / GROUP, has_rest, ..self }
+    }
+
+    /// Where the rests of a panel are, if there are any.
+    pub fn rest(&self, panel: Panel) -> Option<Rest> {
+        let (at, flags) = (panel.first * row_bytes(self.groups), panel.first * flag_bytes(self.groups));
+        self.has_rest.then(|| Rest { panel: self.rest.at(at), flags: self.flags.at(flags) })
+    }
+
+    /// Has a panel begin without rests.
+    ///
+    /// # Safety
+    /// No other thread uses the panel.
+    #[expect(unsafe_code, reason = "panels are shared by threads")]
+    pub unsafe fn forget_rests(&self, panel: Panel) {
+        if self.has_rest {
+            let bytes = flag_bytes(self.groups);
+            // SAFETY: the caller's promise.
+            unsafe { self.flags.slice_mut(panel.first * bytes, bytes) }.fill(0);
+        }
     }
 
     /// The first byte of a panel. All panels before it are as wide as they can be, so that it begins at its first row.
@@ -54,6 +99,11 @@ impl Panels {
 /// Bytes of a row of `groups` groups; weights' units are of two groups at least.
 fn row_bytes(groups: usize) -> usize {
     groups.next_multiple_of(2) * GROUP_BYTES
+}
+
+/// Bytes of a row's flags: the largest units have 8 groups.
+fn flag_bytes(groups: usize) -> usize {
+    groups.next_multiple_of(8)
 }
 
 /// Everything between the phases, for as many rows as a step may have.
@@ -99,12 +149,9 @@ impl Buffers {
         let rows = limits.chunk;
         let widest = config.hidden.max(config.q_dim());
         let (chunks, partial) = (limits.context.div_ceil(CHUNK), PARTIAL_HEAD + config.head_dim);
-        let panels = |region: &mut Region, rows: usize, k: usize| -> Result<Panels> {
-            Ok(Panels { bytes: region.take((rows + WIDEST) * row_bytes(k / GROUP))?, groups: k / GROUP })
-        };
         let own = |region: &mut Region| -> Result<Own> {
             Ok(Own {
-                panels: panels(region, WIDEST, widest)?,
+                panels: Panels::new(region, WIDEST, widest, true)?,
                 row: region.take(widest)?,
                 scores: region.take(scores(limits, options))?,
                 partials: region.take(QUERIES * chunks * partial)?,
@@ -120,8 +167,8 @@ impl Buffers {
             up: region.take(rows * config.ffn)?,
             cos: region.take(rows * config.head_dim)?,
             sin: region.take(rows * config.head_dim)?,
-            shared: panels(&mut region, rows, widest)?,
-            gated: panels(&mut region, rows, config.ffn)?,
+            shared: Panels::new(&mut region, rows, widest, true)?,
+            gated: Panels::new(&mut region, rows, config.ffn, false)?,
             partials: region.take(FEW * config.heads * chunks * partial)?,
             own: (0..options.threads).map(|_| own(&mut region)).collect::<Result<_>>()?,
             chunks,
@@ -135,9 +182,8 @@ impl Buffers {
         let rows = limits.chunk;
         let widest = config.hidden.max(config.q_dim());
         let (chunks, partial) = (limits.context.div_ceil(CHUNK), PARTIAL_HEAD + config.head_dim);
-        let panels = |rows: usize, k: usize| part_bytes::<u8>((rows + WIDEST) * row_bytes(k / GROUP));
         let numbers = |per_row: usize| part_bytes::<f32>(rows * per_row);
-        let own = panels(WIDEST, widest)
+        let own = Panels::bytes(WIDEST, widest, true)
             + part_bytes::<f32>(widest)
             + part_bytes::<f32>(scores(limits, options))
             + part_bytes::<f32>(QUERIES.saturating_mul(chunks).saturating_mul(partial));
@@ -147,8 +193,8 @@ impl Buffers {
             + 2 * numbers(config.ffn)
             + 2 * numbers(config.head_dim);
         streams
-            + panels(rows, widest)
-            + panels(rows, config.ffn)
+            + Panels::bytes(rows, widest, true)
+            + Panels::bytes(rows, config.ffn, false)
             + part_bytes::<f32>(FEW * config.heads * chunks * partial)
             + options.threads * own
     }

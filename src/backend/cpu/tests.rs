@@ -108,6 +108,8 @@ fn multiply(kernels: &Kernels, weights: &mut Weights, x: &[f32]) -> Vec<f32> {
         units: weights.format.units(weights.k),
         codebook: CODEBOOK.map(|c| (c as u8) ^ 0x80),
         panel: panel.as_ptr(),
+        rest: std::ptr::null(),
+        rest_flags: std::ptr::null(),
         width,
         rows,
         out: out.as_mut_ptr(),

@@ -14,7 +14,7 @@ use super::memory::Part;
 use super::model::{Layer, Matrix, Model};
 use super::pages::Cache;
 use super::pool::Thread;
-use super::rows::{Groups, Lane};
+use super::rows::{Groups, Lane, Rest};
 use super::step::{Buffers, Own, Panel, Panels, Step, panels};
 use crate::backend::{Batch, Out, Phases};
 use crate::error::Result;
@@ -60,27 +60,30 @@ impl Worker<'_> {
         let Shared { model, buffers, kernels, .. } = self.shared;
         let (hidden, eps) = (model.config.hidden, model.config.rms_eps);
         let row = self.own().row.at(0);
-        self.prepared(hidden, |t, lane| {
+        self.prepared(hidden, true, |t, lane, rest| {
             // SAFETY: the row is written by nobody in this phase, the scratch row is this thread's, the lane this
             // call's.
             unsafe {
                 (kernels.norm)(buffers.hidden.at(t * hidden), weight.as_ptr(), eps, hidden, row);
-                (kernels.quantize)(row, whole(hidden), lane);
+                quantize(kernels, row, hidden, lane, rest);
             }
         })
     }
 
-    /// Activations of `k` numbers a row, `quantize(row, lane)` making each.
-    fn prepared(&self, k: usize, quantize: impl Fn(usize, Lane)) -> Panels {
+    /// Activations of `k` numbers a row, `quantize(row, lane, rest)` making each.
+    fn prepared(&self, k: usize, has_rest: bool, quantize: impl Fn(usize, Lane, Option<Rest>)) -> Panels {
         let Shared { buffers, step, .. } = self.shared;
         let (panels, mine) = if step.is_few() {
-            (self.own().panels.of(k), 0..step.panels.len())
+            (self.own().panels.of(k, has_rest), 0..step.panels.len())
         } else {
-            (buffers.shared.of(k), self.thread.share(step.panels.len()))
+            (buffers.shared.of(k, has_rest), self.thread.share(step.panels.len()))
         };
         for panel in &step.panels[mine] {
+            // SAFETY: the panel is this thread's in this phase.
+            unsafe { panels.forget_rests(*panel) };
             for row in 0..panel.rows {
-                quantize(panel.first + row, Lane { panel: panels.at(*panel), width: panel.width, row });
+                let lane = Lane { panel: panels.at(*panel), width: panel.width, row };
+                quantize(panel.first + row, lane, panels.rest(*panel));
             }
         }
         if !step.is_few() {
@@ -99,6 +102,7 @@ impl Worker<'_> {
         let at_once = if which.len() == 1 { tiles } else { 1 };
         for tile in (0..tiles).step_by(at_once) {
             for panel in which {
+                let rest = activations.rest(*panel);
                 let column = (first + tile) * TILE;
                 let job = Job {
                     format: matrix.format,
@@ -107,6 +111,8 @@ impl Worker<'_> {
                     units: matrix.format.units(matrix.k),
                     codebook: CODEBOOK.map(|c| (c as u8) ^ 0x80),
                     panel: activations.at(*panel),
+                    rest: rest.map_or(std::ptr::null(), |rest| rest.panel),
+                    rest_flags: rest.map_or(std::ptr::null(), |rest| rest.flags),
                     width: panel.width,
                     rows: panel.rows,
                     out: target.to.at(panel.first * target.stride + column),
@@ -178,8 +184,19 @@ impl Worker<'_> {
     }
 }
 
-fn whole(k: usize) -> Groups {
-    Groups { first: 0, count: k / GROUP, all: k / GROUP }
+/// Quantizes a row of `k` numbers, with or without the rests of its outliers.
+///
+/// # Safety
+/// As the kernels.
+unsafe fn quantize(kernels: &Kernels, x: *const f32, k: usize, lane: Lane, rest: Option<Rest>) {
+    let all = k / GROUP;
+    // SAFETY: the caller's promise.
+    unsafe {
+        match rest {
+            Some(rest) => (kernels.quantize_with_rest)(x, all, lane, rest),
+            None => (kernels.quantize)(x, Groups { first: 0, count: all, all }, lane),
+        }
+    }
 }
 
 impl Phases for Worker<'_> {
@@ -246,9 +263,9 @@ impl Phases for Worker<'_> {
     fn attn_out(&mut self, layer: usize) -> Result<()> {
         let Shared { model, buffers, kernels, .. } = self.shared;
         let (q_dim, hidden) = (model.config.q_dim(), model.config.hidden);
-        let activations = self.prepared(q_dim, |t, lane| {
+        let activations = self.prepared(q_dim, false, |t, lane, rest| {
             // SAFETY: what was attended is written by nobody in this phase; the lane is this call's.
-            unsafe { (kernels.quantize)(buffers.attended.at(t * q_dim), whole(q_dim), lane) };
+            unsafe { quantize(kernels, buffers.attended.at(t * q_dim), q_dim, lane, rest) };
         });
         let target = Target { to: buffers.hidden, stride: hidden, add: true };
         self.multiply_blocks(&[(&self.layer(layer).o, target)], &activations, |_| ());
@@ -294,10 +311,12 @@ impl Phases for Worker<'_> {
         let Shared { model, buffers, kernels, logits, .. } = self.shared;
         let (hidden, vocab) = (model.config.hidden, model.config.vocab);
         let own = self.own();
-        let activations = own.panels.of(hidden);
+        let activations = own.panels.of(hidden, true);
         // A panel at a time, which every thread prepares for itself.
         for panel in panels(out.len(), kernels.max_panel) {
             let alone = Panel { first: 0, ..panel };
+            // SAFETY: the panel is this thread's own.
+            unsafe { activations.forget_rests(alone) };
             for row in 0..panel.rows {
                 let t = out[panel.first + row].row as usize;
                 let lane = Lane { panel: activations.at(alone), width: panel.width, row };
@@ -305,7 +324,7 @@ impl Phases for Worker<'_> {
                 unsafe {
                     let weight = model.output_norm.as_ptr();
                     (kernels.norm)(buffers.hidden.at(t * hidden), weight, model.config.rms_eps, hidden, own.row.at(0));
-                    (kernels.quantize)(own.row.at(0), whole(hidden), lane);
+                    quantize(kernels, own.row.at(0), hidden, lane, activations.rest(alone));
                 }
             }
             let to = logits.from(panel.first * vocab);
