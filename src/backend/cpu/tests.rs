@@ -5,7 +5,7 @@ mod attention;
 
 use super::kernels::{Isa, Kernels};
 use super::matmul::{GROUP_BYTES, Job, panel_width};
-use super::rows::{Groups, Lane};
+use super::rows::{Groups, Lane, Rest};
 use crate::format::DType;
 use crate::format::packed::{CODEBOOK, Format, GROUP, TILE, pack_row, unpack_row};
 use crate::format::random;
@@ -99,7 +99,33 @@ fn panel(kernels: &Kernels, x: &[f32], k: usize) -> (Vec<u8>, usize, Vec<f32>) {
 
 fn multiply(kernels: &Kernels, weights: &mut Weights, x: &[f32]) -> Vec<f32> {
     let (panel, width, _) = panel(kernels, x, weights.k);
-    let rows = x.len() / weights.k;
+    product(kernels, weights, x.len() / weights.k, width, &panel, None)
+}
+
+/// The same with the rests of outliers, and whether there were any.
+fn multiply_with_rest(kernels: &Kernels, weights: &mut Weights, x: &[f32]) -> (Vec<f32>, bool) {
+    let (k, groups) = (weights.k, weights.k / GROUP);
+    let rows = x.len() / k;
+    let width = panel_width(rows, kernels.max_panel);
+    let mut bytes = vec![0xa5; width * groups.next_multiple_of(2) * GROUP_BYTES];
+    let (mut rests, mut flags) = (bytes.clone(), vec![0; groups.next_multiple_of(8)]);
+    for row in 0..rows {
+        let lane = Lane { panel: bytes.as_mut_ptr(), width, row };
+        let rest = Rest { panel: rests.as_mut_ptr(), flags: flags.as_mut_ptr() };
+        // SAFETY: both panels have room for their groups.
+        unsafe { (kernels.quantize_with_rest)(x[row * k..].as_ptr(), groups, lane, rest) };
+    }
+    (product(kernels, weights, rows, width, &bytes, Some((&rests, &flags))), flags.iter().any(|flag| *flag != 0))
+}
+
+fn product(
+    kernels: &Kernels,
+    weights: &mut Weights,
+    rows: usize,
+    width: usize,
+    panel: &[u8],
+    rest: Option<(&[u8], &[u8])>,
+) -> Vec<f32> {
     let mut out = vec![f32::NAN; rows * weights.rows];
     let job = Job {
         format: weights.format,
@@ -108,8 +134,8 @@ fn multiply(kernels: &Kernels, weights: &mut Weights, x: &[f32]) -> Vec<f32> {
         units: weights.format.units(weights.k),
         codebook: CODEBOOK.map(|c| (c as u8) ^ 0x80),
         panel: panel.as_ptr(),
-        rest: std::ptr::null(),
-        rest_flags: std::ptr::null(),
+        rest: rest.map_or(std::ptr::null(), |(panel, _)| panel.as_ptr()),
+        rest_flags: rest.map_or(std::ptr::null(), |(_, flags)| flags.as_ptr()),
         width,
         rows,
         out: out.as_mut_ptr(),
@@ -151,6 +177,47 @@ fn products_are_those_of_plain_loops_and_equal_bits_on_every_instruction_set() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn outliers_cost_their_group_no_precision_and_their_neighbours_nothing() {
+    let mut random = Random::new(9);
+    for dtype in TYPES {
+        let k = if dtype.block_len() == 256 { 768 } else { 352 };
+        let mut weights = Weights::random(dtype, 24, k, 8);
+        let mut x: Vec<f32> = (0..4 * k).map(|_| random.signed()).collect();
+        // Two rows with outliers in different groups, the last group among them; two without.
+        (x[40], x[k - 1], x[2 * k + 200]) = (90.0, -60.0, 70.0);
+        let scalar = Kernels::of(Isa::Scalar).unwrap();
+        let exact = |t: usize, row: usize| -> f64 {
+            let pairs = weights.numbers[row * k..][..k].iter().zip(&x[t * k..][..k]);
+            pairs.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum()
+        };
+        let error = |got: &[f32], t: usize| -> f64 {
+            (0..24).map(|row| (f64::from(got[t * 24 + row]) - exact(t, row)).powi(2)).sum()
+        };
+        let exact_error = |got: &[f32]| [0, 1, 2, 3].map(|t| error(got, t));
+        let (with, without) = {
+            let mut weights = Weights::random(dtype, 24, k, 8);
+            (multiply_with_rest(scalar, &mut weights, &x), multiply(scalar, &mut weights, &x))
+        };
+        assert!(with.1, "{dtype}: nothing was left");
+        let (fine, coarse) = (exact_error(&with.0), exact_error(&without));
+        for t in [0, 2] {
+            assert!(fine[t] < 0.1 * coarse[t], "{dtype}, row {t}: {fine:?}, {coarse:?}");
+        }
+        for t in [1, 3] {
+            assert_eq!(bits(&with.0[t * 24..][..24]), bits(&without[t * 24..][..24]), "{dtype}, row {t}");
+        }
+        for kernels in available() {
+            assert_eq!(bits(&multiply_with_rest(kernels, &mut weights, &x).0), bits(&with.0), "{}", kernels.isa.name());
+            for (row, expected) in x.chunks(k).zip(with.0.chunks(24)) {
+                assert_eq!(bits(&multiply_with_rest(kernels, &mut weights, row).0), bits(expected), "{dtype}");
+            }
+        }
+        let (_, any) = multiply_with_rest(scalar, &mut weights, &x[k..2 * k]);
+        assert!(!any, "{dtype}: uniform numbers have no outliers");
     }
 }
 
