@@ -74,7 +74,7 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
     let tests = tests(cli)?;
     let context = tests.iter().map(|t| t.context()).fold(CHECK_CONTEXT, usize::max);
     let bandwidth = measure_bandwidth(session);
-    let mut taper = session.load(Some(context), Some(CHUNK))?;
+    let mut taper = session.load_to_measure(context, CHUNK)?;
     check_context(&tests, taper.context())?;
     let hash = output_hash(&mut taper)?;
     let mut rows = Vec::new();

@@ -24,7 +24,7 @@ use crate::terminal::render::Answer;
 
 pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
     let model = open(session)?;
-    let options = session.options(None, None);
+    let options = session.options();
     let estimate = Estimate::of(&model, &options)?;
     let mut answer = Answer::new();
     match cli.bench.output {
