@@ -194,6 +194,17 @@ fn weights_that_changed_are_packed_again_in_the_place_of_the_old() {
 }
 
 #[test]
+fn a_model_is_known_by_each_of_its_names() {
+    let place = Place::new();
+    assert_eq!(place.start().from, From::Model);
+    std::os::unix::fs::symlink(place.model(), place.path("link.gguf")).unwrap();
+    assert_eq!(place.start_with(&place.path("link.gguf")).from, From::Cache);
+    let mut beside = place.command("./model.gguf".as_ref(), "8");
+    beside.current_dir(place.folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    assert_eq!(Start::of(beside.spawn().unwrap()).from, From::Cache);
+}
+
+#[test]
 fn damaged_files_are_noticed_removed_and_made_again() {
     let place = Place::new();
     let expected = place.start().answer;

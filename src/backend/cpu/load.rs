@@ -18,7 +18,7 @@ use crate::terminal::progress::{Mode, Progress};
 /// Counts the changes of what packing makes of the same rows; `format::packed` and this file decide that.
 const LAYOUT: u32 = 1;
 /// Packing so many bytes takes seconds: it is shown.
-const LONG: usize = 400_000_000;
+const LONG: usize = 1_000_000_000;
 
 /// A model's matrices, in the order of their names.
 pub struct Loaded {

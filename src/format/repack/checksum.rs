@@ -1,8 +1,8 @@
 //! A sum that tells whether a disk gave back what it was given.
 //!
-//! Every 8 bytes are mixed with their place and the results added up. So pieces can be summed by any thread in any order,
-//! an error inside one word is always seen (mixing maps different words to different numbers), and any other with a
-//! chance of all but 2⁻⁶⁴. It guards against accidents only: who can write to the user's cache needs no such trick.
+//! Every 8 bytes are mixed with their place and the results added up. So any thread can sum pieces in any order, an
+//! error inside one word is always seen (mixing maps different words to different numbers), and any other but for a
+//! chance of 2⁻⁶⁴. It guards against accidents only: who can write to the user's cache needs no tricks.
 
 /// The sum of `bytes`, which begin at byte `at` of what is summed. Both are multiples of 8.
 pub fn sum(bytes: &[u8], at: u64) -> u64 {
@@ -11,7 +11,7 @@ pub fn sum(bytes: &[u8], at: u64) -> u64 {
     (at / 8..).zip(words).fold(0, |sum: u64, (i, word)| sum.wrapping_add(mix(u64::from_le_bytes(*word), i)))
 }
 
-/// One to one in `word` for each place. The factors are odd, with bits spread as in 2⁶⁴ divided by the golden ratio and
+/// One to one in `word` for each place. The factors are odd with well spread bits: 2⁶⁴ divided by the golden ratio and
 /// by the square root of 2.
 fn mix(word: u64, place: u64) -> u64 {
     let mixed = (word ^ place.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xB504_F333_F9DE_6485);

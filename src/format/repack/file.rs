@@ -113,8 +113,8 @@ impl Reader {
         Ok(Self { parts: parts.collect(), file, failed: OnceLock::new() })
     }
 
-    /// Reads `into.len()` bytes of part `part`, from byte `at` on; both multiples of 8. Any thread may; together they read
-    /// every byte once.
+    /// Reads `into.len()` bytes of part `part`, from byte `at` on; both multiples of 8. Any thread may; together they
+    /// read every byte once.
     pub fn read(&self, part: usize, at: usize, into: &mut [u8]) {
         let part = &self.parts[part];
         for (i, piece) in into.chunks_mut(PIECE).enumerate() {

@@ -13,12 +13,14 @@ const SAMPLES: usize = 64;
 /// Bytes of a block.
 const SAMPLE: usize = 4096;
 
-/// A line for each file of a model: its path, size, time of change, and a hash of its header and of 64 samples. Reading all
-/// of it would take longer than packing it; who changes some other byte of a file and sets its time back is not noticed.
+/// A line for each file of a model: its path, size, time of change, and a hash of its header and of 64 samples. To read
+/// all of it would take about as long as packing it; who changes some other byte and sets the time back goes unnoticed.
 pub fn fingerprint(weights: &Weights) -> String {
     let mut text = String::new();
     for (file, header) in weights.files() {
-        let path = file.path().display();
+        // The same file by whichever of its names; `synth:` names are no paths.
+        let path = file.path().canonicalize().unwrap_or_else(|_| file.path().to_owned());
+        let path = path.display();
         // A String takes everything.
         let _ = if file.is_made() {
             writeln!(text, "{path}: random, rule {}", random::RULE)

@@ -2,11 +2,14 @@
 //!
 //! On a thread of its own, and not before it is told to begin: behind the first token, which would otherwise share the
 //! processor with it. A program that ends earlier than the writing waits half a second for what may be nearly done, and
-//! gives up: then nothing is left, and the next start packs again. Answers take longer than writing does, so that is rare.
+//! gives up: then nothing is left, and the next start packs again. Answers take longer than writing, so that is rare.
+//!
+//! The file gets its name when the system has all of it, before the disk has: a slow disk is no reason for the program to
+//! wait or for the work to be lost, and what a power cut then tears, the checksums find.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -34,7 +37,7 @@ pub struct Writer {
     /// The thread waits until this is dropped.
     pause: Option<Sender<()>>,
     stop: Arc<AtomicBool>,
-    /// Closed when the thread has ended.
+    /// Hears when the file has its name; closed when the thread has ended.
     done: Receiver<()>,
 }
 
@@ -48,9 +51,8 @@ impl Writer {
         let stop = Arc::new(AtomicBool::new(false));
         let job = Job { folder, path, unfinished: unfinished.clone(), content, stop: stop.clone() };
         let thread = std::thread::Builder::new().name("repack".into()).spawn(move || {
-            let _ended: Sender<()> = ended;
             let _ = paused.recv(); // nothing is ever sent: it ends with the pause
-            job.run(&contents);
+            job.run(&contents, &ended);
         });
         thread.inspect_err(|e| tracing::info!("packed weights are not kept: {e}")).ok()?;
         Some(Self { unfinished, pause: Some(pause), stop, done })
@@ -61,10 +63,10 @@ impl Writer {
         self.pause = None;
     }
 
-    /// Returns when the file is written, or cannot be.
+    /// Returns when the file is on the disk, or cannot be written.
     pub fn wait(&mut self) {
         self.begin();
-        let _ = self.done.recv(); // nothing is ever sent: it ends with the thread
+        while self.done.recv().is_ok() {}
     }
 }
 
@@ -88,36 +90,38 @@ struct Job {
 }
 
 impl Job {
-    fn run(&self, contents: &impl Contents) {
+    fn run(&self, contents: &impl Contents, done: &Sender<()>) {
         match self.write(contents) {
-            Ok(true) => {
+            Ok(Some(file)) => {
                 tracing::debug!("packed weights are kept in {}", self.path.display());
+                let _ = done.send(()); // who does not listen has gone on
                 self.folder.retire();
+                let _ = file.sync_all(); // the checksums will tell
             }
-            Ok(false) => tracing::info!("packed weights are not kept: another process is writing them"),
+            Ok(None) => tracing::info!("packed weights are not kept: another process is writing them"),
             // A read-only folder, a full disk, the end of the program: packing again is all it costs.
             Err(e) => tracing::info!("packed weights are not kept in {}: {e}", self.folder.path().display()),
         }
     }
 
-    /// Whether it was this process that wrote.
-    fn write(&self, contents: &impl Contents) -> io::Result<bool> {
+    /// The file in its place; `None` when another process is making it.
+    fn write(&self, contents: &impl Contents) -> io::Result<Option<File>> {
         std::fs::create_dir_all(self.folder.path())?;
         if self.folder.sweep(&self.path) {
-            return Ok(false);
+            return Ok(None);
         }
         let file = match OpenOptions::new().write(true).create_new(true).open(&self.unfinished) {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(None),
             file => file?,
         };
         if file.try_lock().is_err() {
-            return Ok(false); // swept away in this moment
+            return Ok(None); // swept away in this moment
         }
         let written = self.fill(&file, contents).and_then(|()| std::fs::rename(&self.unfinished, &self.path));
         if written.is_err() {
             let _ = std::fs::remove_file(&self.unfinished); // swept by the next writer
         }
-        written.and_then(|()| sync_folder(self.folder.path())).map(|()| true)
+        written.map(|()| Some(file))
     }
 
     /// The parts, and when they are whole the header.
@@ -136,16 +140,9 @@ impl Job {
             }
             sums.push(total);
         }
-        file.sync_data()?;
         file.rewind()?;
-        file.write_all(&self.content.header(&sums))?;
-        file.sync_all()
+        file.write_all(&self.content.header(&sums))
     }
-}
-
-/// The new name has to survive a power cut as well as the bytes do.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 #[cfg(test)]
