@@ -10,6 +10,7 @@ use crate::engine::fit::{self, Wanted};
 use crate::engine::{Done, Engine, Event, Finish, Request};
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
+use crate::format::repack::{self, Repack};
 use crate::model::config::Config;
 use crate::model::open::OpenModel;
 use crate::model::synth::Synth;
@@ -28,6 +29,8 @@ pub struct LoadOptions {
     pub sequences: usize,
     /// Overrides a GGUF's `tokenizer.ggml.pre`.
     pub pre_tokenizer: Option<String>,
+    /// How weights are packed for the backend, and whether that is kept for the next start.
+    pub repack: Repack,
 }
 
 /// How to answer a prompt.
@@ -82,17 +85,19 @@ pub struct Size {
 
 impl Taper {
     /// Loads a model by registry name, .gguf path or safetensors folder, with everything at its default. A registry model
-    /// that is absent is fetched.
+    /// that is absent is fetched; packed weights are kept in taper's cache.
     ///
     /// # Errors
     /// When it cannot be found, fetched, read, or does not fit in memory.
     pub fn load(model: &str) -> Result<Self> {
+        let dirs = Dirs::from_env(config::process_env);
+        let repack = Repack { folder: repack::Folder::of(&dirs), ..Repack::default() };
+        let options = LoadOptions { repack, ..LoadOptions::default() };
         if let Some(synth) = Synth::named(model)? {
-            return Self::from_model(synth.open()?, &LoadOptions::default());
+            return Self::from_model(synth.open()?, &options);
         }
-        let files =
-            registry::resolve(model, &Dirs::from_env(config::process_env), &Fetch::from_env(config::process_env))?;
-        Self::open(&files, &LoadOptions::default())
+        let files = registry::resolve(model, &dirs, &Fetch::from_env(config::process_env))?;
+        Self::open(&files, &options)
     }
 
     /// Loads a model from files that [`registry::resolve()`] found.
@@ -154,7 +159,7 @@ impl Taper {
         if options.compute.flash_attention == Some(true) && !choice.flash_attention() {
             tracing::warn!("the {} backend has plain attention alone: its answers are the same", choice.name());
         }
-        let backend = choice.load(&model.config, &model.weights, &plan)?;
+        let backend = choice.load(&model.config, &model.weights, &plan, &options.repack)?;
         let kv_token = plan.kv / (plan.limits.pages * PAGE) as u64;
         Ok(Self {
             traffic: Traffic::of(&tensors, kv_token),

@@ -14,6 +14,7 @@ use taper::backend::{Backend, Batch, KvType, Limits, Out, PAGE, PageOp, Phases, 
 use taper::format::gguf::Gguf;
 use taper::format::mapping::Mapping;
 use taper::format::packed::Format;
+use taper::format::repack::Repack;
 use taper::format::weights::Weights;
 use taper::format::{DType, TensorInfo, random};
 use taper::model::config::Config;
@@ -36,7 +37,7 @@ fn infos(weights: &Weights) -> Vec<&TensorInfo> {
 
 fn cpu(config: &Config, weights: &Weights, options: &Options) -> Cpu {
     let plan = cpu::plan(config, &infos(weights), LIMITS, options);
-    Cpu::load(config, weights, &plan, options).unwrap()
+    Cpu::load(config, weights, &plan, options, &Repack::default()).unwrap()
 }
 
 fn reference(config: &Config, weights: &Weights) -> Candle {
@@ -197,7 +198,7 @@ fn weights_that_are_no_numbers_are_refused_by_name() {
     });
     let damaged = Weights::made("made", tensors.collect::<Vec<_>>());
     let plan = cpu::plan(&config, &infos(&damaged), LIMITS, &options());
-    let Err(e) = Cpu::load(&config, &damaged, &plan, &options()) else { panic!("loaded") };
+    let Err(e) = Cpu::load(&config, &damaged, &plan, &options(), &Repack::default()) else { panic!("loaded") };
     assert_eq!(e.what(), "tensor `blk.1.ffn_up.weight` holds NaN or infinite numbers");
 }
 

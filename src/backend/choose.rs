@@ -5,6 +5,7 @@ use super::cpu::{self, Cpu, Isa};
 use super::{Backend, KvType, Limits, MemoryPlan};
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
+use crate::format::repack::Repack;
 use crate::format::weights::Weights;
 use crate::model::config::Config;
 use crate::stats;
@@ -183,9 +184,15 @@ impl Choice {
 
     /// # Errors
     /// When the weights are damaged, or the system has not the memory that was planned.
-    pub fn load(&self, config: &Config, weights: &Weights, plan: &MemoryPlan) -> Result<Box<dyn Backend>> {
+    pub fn load(
+        &self,
+        config: &Config,
+        weights: &Weights,
+        plan: &MemoryPlan,
+        repack: &Repack,
+    ) -> Result<Box<dyn Backend>> {
         Ok(match &self.kind {
-            Kind::Cpu(options) => Box::new(Cpu::load(config, weights, plan, options)?),
+            Kind::Cpu(options) => Box::new(Cpu::load(config, weights, plan, options, repack)?),
             Kind::Reference { .. } => Box::new(Candle::load(config, weights, plan)?),
         })
     }

@@ -70,8 +70,9 @@ pub struct ShowArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct RmArgs {
-    /// A name that `taper models list` shows, or hf:USER/REPO[:FILE]
-    #[arg(value_name = "NAME|HF")]
+    /// A name that `taper models list` shows, hf:USER/REPO[:FILE], or a .gguf file, which stays: only its packed weights
+    /// are removed
+    #[arg(value_name = "NAME|HF|PATH")]
     pub name: String,
     /// Do not ask
     #[arg(short, long)]

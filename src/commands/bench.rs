@@ -76,7 +76,7 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
     let check = if cli.bench.check { divergence::TEXT.len() } else { CHECK_CONTEXT };
     let context = tests.iter().map(|t| t.context()).fold(check, usize::max);
     let bandwidth = measure_bandwidth(session);
-    let mut taper = session.load(Some(context), Some(CHUNK))?;
+    let mut taper = session.load_to_measure(context, CHUNK)?;
     check_context(&tests, taper.context())?;
     let hash = output_hash(&mut taper)?;
     let divergence = if cli.bench.check { Some(divergence(session, &mut taper)?) } else { None };

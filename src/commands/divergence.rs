@@ -34,7 +34,7 @@ impl Reference {
     pub(super) fn load(session: &Session, window: usize, chunk: usize) -> Result<Self> {
         let args = ModelArgs { device: Device::Reference, compute: ComputeArgs::default(), ..session.args.clone() };
         let session = Session { args, interrupt: session.interrupt.clone(), ..*session };
-        let taper = session.load(Some(window), Some(chunk))?;
+        let taper = session.load_to_measure(window, chunk)?;
         Ok(Self { taper, logs: Vec::new(), divergence: Divergence::default() })
     }
 

@@ -9,6 +9,7 @@ use crate::cli::DoctorArgs;
 use crate::config::{self, Dirs};
 use crate::engine::fit::{available_memory, human_bytes};
 use crate::error::{Error, Result};
+use crate::format::repack;
 use crate::stats::cgroup::{self, Quota};
 use crate::stats::{self, bandwidth, machine};
 use crate::terminal::log;
@@ -38,6 +39,7 @@ struct Findings {
     bandwidth: Bandwidth,
     folders: Vec<Folder>,
     models: Vec<Model>,
+    repacked: Repacked,
     backend: Backend,
 }
 
@@ -80,6 +82,14 @@ struct Model {
     bytes: u64,
 }
 
+/// Weights as they were packed by earlier starts.
+#[derive(Serialize)]
+struct Repacked {
+    path: Option<PathBuf>,
+    files: usize,
+    bytes: u64,
+}
+
 #[derive(Serialize)]
 struct Backend {
     /// Of quantized models; others run on the reference.
@@ -95,6 +105,8 @@ impl Findings {
         let memory = Memory { total: machine::total_memory(), available: available_memory() };
         let bytes_per_second = bandwidth::measure(threads);
         bandwidth::remember(dirs, threads, bytes_per_second);
+        let repacked = repack::Folder::of(dirs);
+        let kept = repacked.as_ref().map(repack::Folder::files).unwrap_or_default();
         let folder = |purpose, path: Result<&Path>| {
             let path = path.ok().map(Path::to_owned);
             let there = path.as_deref().filter(|path| path.is_dir());
@@ -116,6 +128,11 @@ impl Findings {
             bandwidth: Bandwidth { threads, bytes_per_second },
             folders: vec![folder("cache", dirs.cache()), folder("data", dirs.data()), folder("config", dirs.config())],
             models: dirs.cache().map(|cache| models(&cache.join("models"))).unwrap_or_default(),
+            repacked: Repacked {
+                path: repacked.map(|folder| folder.path().to_owned()),
+                files: kept.len(),
+                bytes: repack::bytes(&kept),
+            },
             backend,
         })
     }
@@ -157,6 +174,11 @@ impl Findings {
         }
         let model = |m: &Model| format!("model      {} ({}) in {}", m.name, human_bytes(m.bytes), m.path.display());
         lines.extend(self.models.iter().map(model));
+        if let Some(path) = self.repacked.path.as_ref().filter(|_| self.repacked.files > 0) {
+            let Repacked { files, bytes, .. } = self.repacked;
+            let s = if files == 1 { "" } else { "s" };
+            lines.push(format!("repacked   {files} file{s} ({}) in {}", human_bytes(bytes), path.display()));
+        }
         lines
     }
 

@@ -24,7 +24,7 @@ use crate::taper::{LoadOptions, Taper};
 use crate::terminal::render::Answer;
 
 pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
-    let options = session.options(None, None)?;
+    let options = session.options()?;
     let model = open(session)?;
     session.tell_choice(&model, &options)?;
     let estimate = Estimate::of(&model, &options)?;

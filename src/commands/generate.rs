@@ -62,7 +62,7 @@ fn with_piped(given: Option<String>, raw: bool) -> Result<String> {
 /// Loads the model and answers. `done` is what the answer amounted to, when it failed too.
 fn answer(prompt: &str, cli: &Cli, session: &Session, done: &mut Option<Done>) -> Result<()> {
     let options = super::options(&cli.prompt, &cli.sampling)?;
-    let mut taper = session.load(None, None)?;
+    let mut taper = session.load()?;
     if !options.raw && taper.template().is_err() {
         session.say(format_args!(
             "{} is a base model (it has no chat template): the prompt is completed as it stands",

@@ -22,6 +22,7 @@ use crate::cli::{Cli, Command, ModelArgs, PromptArgs, SamplingArgs};
 use crate::config::{self, Dirs};
 use crate::engine::Done;
 use crate::error::Result;
+use crate::format::repack::{self, Repack};
 use crate::model::open::OpenModel;
 use crate::model::synth::Synth;
 use crate::registry::{self, Fetch, ModelFiles};
@@ -106,24 +107,24 @@ impl Session {
         OpenModel::open(&self.files()?, self.args.pre.as_deref())
     }
 
-    /// How the flags want it loaded. `context` and `chunk` stand in where neither the user nor a goal says otherwise.
+    /// How the flags want it loaded.
     ///
     /// # Errors
     /// When the flags contradict each other.
-    fn options(&self, context: Option<usize>, chunk: Option<usize>) -> Result<LoadOptions> {
+    fn options(&self) -> Result<LoadOptions> {
         let asked = Some(self.args.ctx_size).filter(|n| *n > 0);
-        let compute = self.args.compute.compute()?;
-        let compute = Compute {
-            device: self.args.device,
-            threads: Some(self.threads),
-            chunk: chunk.filter(|_| compute.goal != Goal::Memory),
-            ..compute
-        };
+        let flags = self.args.compute.compute()?;
+        let compute = Compute { device: self.args.device, threads: Some(self.threads), ..flags };
         compute.check()?;
         Ok(LoadOptions {
             compute,
-            context: asked.or(context),
+            context: asked,
             pre_tokenizer: self.args.pre.clone(),
+            repack: Repack {
+                folder: repack::Folder::of(&Dirs::from_env(config::process_env)),
+                wait: false,
+                progress: Mode::for_stderr(self.args.quiet),
+            },
             ..LoadOptions::default()
         })
     }
@@ -152,13 +153,28 @@ impl Session {
         Ok(())
     }
 
-    /// The model, loaded. `context` and `chunk` stand in as in [`Session::options`].
-    fn load(&self, context: Option<usize>, chunk: Option<usize>) -> Result<Taper> {
-        let options = self.options(context, chunk)?;
+    /// The model, loaded to talk to.
+    fn load(&self) -> Result<Taper> {
+        self.load_with(&self.options()?)
+    }
+
+    /// The model, loaded with nothing left to do that would disturb a measurement. `context` stands in where the user
+    /// named none; a step has at most `chunk` rows.
+    fn load_to_measure(&self, context: usize, chunk: usize) -> Result<Taper> {
+        let mut options = self.options()?;
+        options.context.get_or_insert(context);
+        if options.compute.goal != Goal::Memory {
+            options.compute.chunk = Some(chunk);
+        }
+        options.repack.wait = true;
+        self.load_with(&options)
+    }
+
+    fn load_with(&self, options: &LoadOptions) -> Result<Taper> {
         let start = std::time::Instant::now();
         let model = self.open()?;
-        self.tell_choice(&model, &options)?;
-        let taper = Taper::from_model(model, &options)?;
+        self.tell_choice(&model, options)?;
+        let taper = Taper::from_model(model, options)?;
         tracing::info!("{} loaded in {:.2} s", taper.name(), start.elapsed().as_secs_f64());
         Ok(taper)
     }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::cli::{ListArgs, ModelsArgs, ModelsCommand, OutputArgs};
 use crate::config::{self, Dirs};
 use crate::error::Result;
+use crate::format::repack::{self, Kept};
 use crate::registry::local::{self, Local};
 use crate::registry::manifest::{Model, Source};
 use crate::registry::{FileKind, Manifest, ModelKind, hub, resolve};
@@ -69,6 +70,12 @@ impl Registry {
     fn look(&self, model: &Model) -> Result<Local> {
         local::look(model, &self.dirs, &self.hub_cache)
     }
+
+    /// What is kept of a model's weights as backends pack them.
+    fn repacked(&self, local: &Local) -> Vec<Kept> {
+        let folder = repack::Folder::of(&self.dirs);
+        folder.iter().flat_map(|folder| local.files.iter().flat_map(|file| folder.of_source(&file.path))).collect()
+    }
 }
 
 enum Named<'m> {
@@ -84,16 +91,20 @@ fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
     let models = all.collect::<Result<Vec<_>>>()?.into_iter();
     let mut answer = Answer::new();
     if args.output.json {
-        let models: Vec<Value> = models.map(|(model, local)| summary(model, &local, &registry.manifest)).collect();
+        let models: Vec<Value> = models.map(|(model, local)| summary(model, &local, registry)).collect();
         return answer.line(&Value::from(models).to_string());
     }
     let rows = models.map(|(model, local)| {
         let default = if model.name == registry.manifest.default_model() { " (default)" } else { "" };
-        let here = match (local.is_whole(), local.is_there()) {
+        let mut here = match (local.is_whole(), local.is_there()) {
             (true, _) => megabytes(local.bytes()),
             (false, true) => "incomplete".to_owned(),
             (false, false) => "no".to_owned(),
         };
+        let repacked = repack::bytes(&registry.repacked(&local));
+        if repacked > 0 {
+            here = format!("{here} + {} repacked", megabytes(repacked));
+        }
         [format!("{}{default}", model.name), here, model.licence.clone(), model.description.clone()]
     });
     let head = ["NAME", "HERE", "LICENCE", "DESCRIPTION"].map(str::to_owned);
@@ -101,12 +112,12 @@ fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
 }
 
 /// The model as JSON; `show` says more.
-fn summary(model: &Model, local: &Local, manifest: &Manifest) -> Value {
+fn summary(model: &Model, local: &Local, registry: &Registry) -> Value {
     let whole = Some(local).filter(|local| local.is_whole());
     json!({
         "name": model.name,
         "aliases": model.aliases,
-        "default": model.name == manifest.default_model(),
+        "default": model.name == registry.manifest.default_model(),
         "kind": if model.kind == ModelKind::Chat { "chat" } else { "embedder" },
         "description": model.description,
         "licence": model.licence,
@@ -114,6 +125,7 @@ fn summary(model: &Model, local: &Local, manifest: &Manifest) -> Value {
         "installed": whole.is_some(),
         "path": whole.map(|local| path_text(&local.kind)),
         "bytes": whole.map(Local::bytes),
+        "repacked_bytes": repack::bytes(&registry.repacked(local)),
     })
 }
 

@@ -24,7 +24,7 @@ pub(super) fn run(args: &PerplexityArgs, session: &Session) -> Result<()> {
     if window < 4 {
         return Err(Error::usage(format!("a window of {window} tokens has no second half to score")));
     }
-    let mut taper = session.load(Some(window), Some(PREFILL_CHUNK))?;
+    let mut taper = session.load_to_measure(window, PREFILL_CHUNK)?;
     let tokens = taper.tokenizer().encode_prompt_bytes(&text)?;
     if tokens.len() < window {
         return Err(Error::usage(format!("the text has {} tokens; one window needs {window}", tokens.len()))

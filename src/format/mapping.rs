@@ -4,6 +4,7 @@ use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 pub struct Mapping {
     bytes: Arc<Bytes>,
     path: PathBuf,
+    modified: Option<SystemTime>,
 }
 
 enum Bytes {
@@ -48,6 +50,7 @@ impl Mapping {
                 .help("give the path of a .gguf file, or of a folder with config.json and model.safetensors"));
         }
         let file = File::open(path).map_err(cannot_open)?;
+        let modified = file.metadata().and_then(|meta| meta.modified()).ok();
         let bytes = if meta.len() == 0 {
             Bytes::Owned(Vec::new())
         } else {
@@ -57,22 +60,41 @@ impl Mapping {
             let map = unsafe { memmap2::Mmap::map(&file) };
             Bytes::Mapped(map.map_err(cannot_open)?)
         };
-        Ok(Self { bytes: Arc::new(bytes), path: path.to_owned() })
+        Ok(Self { bytes: Arc::new(bytes), path: path.to_owned(), modified })
     }
 
     /// Bytes that are in no file, under a name for error messages.
     pub fn from_bytes(bytes: Vec<u8>, name: &str) -> Self {
-        Self { bytes: Arc::new(Bytes::Owned(bytes)), path: name.into() }
+        Self { bytes: Arc::new(Bytes::Owned(bytes)), path: name.into(), modified: None }
     }
 
     /// `len` bytes that `make` makes when they are first read, under a name for error messages.
     pub fn made(name: &str, len: usize, make: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
         let made = Made { len, make: Box::new(make), kept: OnceLock::new() };
-        Self { bytes: Arc::new(Bytes::Made(made)), path: name.into() }
+        Self { bytes: Arc::new(Bytes::Made(made)), path: name.into(), modified: None }
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// When the file was last written to before it was mapped; `None` for what is in no file.
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.modified
+    }
+
+    /// Whether the bytes are made by a function when they are read.
+    pub fn is_made(&self) -> bool {
+        matches!(&*self.bytes, Bytes::Made(_))
+    }
+
+    /// How many bytes there are; to be asked is no reason to be made.
+    pub fn size(&self) -> usize {
+        match &*self.bytes {
+            Bytes::Mapped(map) => map.len(),
+            Bytes::Owned(bytes) => bytes.len(),
+            Bytes::Made(made) => made.len,
+        }
     }
 
     /// The bytes of a range that a reader checked against this file.
@@ -123,11 +145,6 @@ impl Deref for Mapping {
 
 impl std::fmt::Debug for Mapping {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let len = match &*self.bytes {
-            Bytes::Mapped(map) => map.len(),
-            Bytes::Owned(bytes) => bytes.len(),
-            Bytes::Made(made) => made.len, // to be shown is no reason to be made
-        };
-        write!(f, "Mapping({}, {len} bytes)", self.path.display())
+        write!(f, "Mapping({}, {} bytes)", self.path.display(), self.size())
     }
 }

@@ -8,6 +8,7 @@ pub mod gguf;
 pub mod mapping;
 pub mod packed;
 pub mod random;
+pub mod repack;
 pub mod safetensors;
 pub mod weights;
 

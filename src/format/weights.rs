@@ -164,6 +164,16 @@ impl Weights {
         &self.path
     }
 
+    /// The files, each with the place where its first tensor begins.
+    pub fn files(&self) -> Vec<(&Mapping, usize)> {
+        let mut files = BTreeMap::new();
+        for Stored { info, file, .. } in self.tensors.values() {
+            let (_, first) = files.entry(file.path()).or_insert((file, info.bytes.start));
+            *first = info.bytes.start.min(*first);
+        }
+        files.into_values().collect()
+    }
+
     fn stored(&self, name: &str) -> Result<&Stored> {
         self.tensors.get(name).ok_or_else(|| {
             Error::model(format!("tensor `{name}` is missing"))

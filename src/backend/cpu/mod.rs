@@ -15,6 +15,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod kernels;
+mod load;
 mod matmul;
 mod memory;
 mod model;
@@ -38,6 +39,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
+use crate::format::repack::{Repack, Writer};
 use crate::format::weights::Weights;
 use crate::model::config::Config;
 use crate::model::{llama, tensors};
@@ -89,18 +91,26 @@ pub struct Cpu {
     /// What each slot sampled last.
     previous: HashMap<u32, u32>,
     memory: MemoryUse,
+    /// Keeps the packed weights for the next start.
+    writer: Option<Writer>,
 }
 
 impl Cpu {
-    /// Packs the weights and lays out pages and buffers.
+    /// Packs the weights, or reads them as they were packed before, and lays out pages and buffers.
     ///
     /// # Errors
     /// A tensor that is missing, misshapen, unknown or of a type without a packed format ([`refusal`] tells before), or
     /// one with NaN or infinite numbers; or when the system has not the memory.
-    pub fn load(config: &Config, weights: &Weights, plan: &MemoryPlan, options: &Options) -> Result<Self> {
+    pub fn load(
+        config: &Config,
+        weights: &Weights,
+        plan: &MemoryPlan,
+        options: &Options,
+        repack: &Repack,
+    ) -> Result<Self> {
         let kernels = Kernels::of(options.isa)?;
         let mut pool = Pool::new(options.threads);
-        let model = Model::load(config, weights, &mut pool)?;
+        let (model, writer) = Model::load(config, weights, &mut pool, repack)?;
         Ok(Self {
             buffers: Buffers::new(config, &plan.limits, options)?,
             cache: Cache::new(config, plan.limits.pages, options.kv_type)?,
@@ -114,6 +124,7 @@ impl Cpu {
             previous: HashMap::new(),
             memory: MemoryUse { weights: plan.weights, kv: plan.kv },
             model,
+            writer,
         })
     }
 
@@ -199,6 +210,9 @@ impl Cpu {
                     self.tokens.push(token);
                 }
             }
+        }
+        if !out.is_empty() {
+            self.writer.iter_mut().for_each(Writer::begin);
         }
         Ok(())
     }

@@ -3,35 +3,37 @@
 //!
 //! A thread that reads one long run of memory keeps the processor's prefetchers busy across matrices: 13 to 15 % faster
 //! on a small model than halves of each matrix.
-#![expect(unsafe_code, reason = "threads write their shares of one region")]
+#![expect(unsafe_code, reason = "rows are read where threads wrote them")]
 
-use std::sync::Mutex;
+use std::sync::Arc;
 
+use super::load;
 use super::memory::{Part, Region};
-use super::pool::{Pool, Thread, share};
-use crate::error::{Error, Result};
+use super::pool::Pool;
+use crate::error::Result;
 use crate::format::TensorInfo;
-use crate::format::packed::{CODEBOOK, Format, TILE, pack_row, unpack_row};
+use crate::format::packed::{CODEBOOK, Format, TILE, unpack_row};
+use crate::format::repack::{Repack, Writer};
 use crate::format::weights::Weights;
 use crate::model::config::Config;
 use crate::model::tensors::{self, of_layer};
 
 /// Kernels ask for weights this far behind the end.
-const TAIL: usize = 4096;
+pub(super) const TAIL: usize = 4096;
 
 /// A packed matrix, its tiles shared out to the threads.
 pub struct Matrix {
     pub format: Format,
     pub rows: usize,
     pub k: usize,
-    shares: Vec<Share>,
+    pub(super) shares: Vec<Share>,
 }
 
 /// A thread's tiles of a matrix.
-struct Share {
+pub(super) struct Share {
     /// The number of its first tile.
-    first: usize,
-    bytes: Part<u8>,
+    pub first: usize,
+    pub bytes: Part<u8>,
 }
 
 impl Matrix {
@@ -80,7 +82,7 @@ pub struct Model {
     pub embedding: Option<Weights>,
     pub frequencies: Vec<f32>,
     /// Holds the matrices' bytes.
-    _region: Region,
+    _region: Arc<Region>,
 }
 
 /// Matrices of a layer in the order of a step, with how many tiles go together.
@@ -120,26 +122,22 @@ pub fn packed_bytes(tensors: &[&TensorInfo]) -> u64 {
 }
 
 impl Model {
-    /// Packs a model's weights for the threads of `pool`.
+    /// Packs a model's weights for the threads of `pool`, or reads what an earlier start packed. With it comes who keeps
+    /// them for the next start.
     ///
     /// # Errors
     /// A tensor that is missing, misshapen or unknown, or one with NaN or infinite numbers.
-    pub fn load(config: &Config, weights: &Weights, pool: &mut Pool) -> Result<Self> {
+    pub fn load(
+        config: &Config,
+        weights: &Weights,
+        pool: &mut Pool,
+        repack: &Repack,
+    ) -> Result<(Self, Option<Writer>)> {
         let extras = tensors::check(config, weights)?;
-        let infos = weights.names().map(|name| weights.info(name)).collect::<Result<Vec<_>>>()?;
-        let region = Region::new(packed_bytes(&infos) as usize + 64 * infos.len() * pool.threads())?;
         let head = if extras.tied { tensors::EMBEDDING } else { tensors::OUTPUT };
         let names = (0..config.layers).flat_map(|l| MATRICES.map(|(part, step)| (of_layer(l, part), step)));
         let names: Vec<(String, usize)> = names.chain([(head.to_owned(), 1)]).collect();
-        let mut loader = Loader { weights, pool, region };
-        let mut matrices = loader.layout(&names)?;
-        // The largest first: while a tensor is packed its stored bytes are in memory too, and later there is less room.
-        let mut by_size: Vec<_> = names.iter().zip(&matrices).collect();
-        by_size.sort_by_key(|(_, matrix)| std::cmp::Reverse(matrix.rows * matrix.k));
-        for ((name, _), matrix) in by_size {
-            loader.pack(name, matrix)?;
-        }
-        let region = loader.region;
+        let load::Loaded { mut matrices, region, writer } = load::matrices(&names, weights, pool, repack)?;
         let vector = |name: &str, n: usize| weights.f32(name, &[n]);
         let mut next = || matrices.remove(0);
         let layers = (0..config.layers).map(|l| {
@@ -162,7 +160,7 @@ impl Model {
         });
         let layers = layers.collect::<Result<Vec<_>>>()?;
         let factors = extras.rope_factors.then(|| vector(tensors::ROPE_FACTORS, config.head_dim / 2)).transpose()?;
-        Ok(Self {
+        let model = Self {
             layers,
             output_norm: vector(tensors::OUTPUT_NORM, config.hidden)?,
             head: next(),
@@ -170,74 +168,12 @@ impl Model {
             frequencies: config.rope.frequencies(config.head_dim, factors.as_deref()),
             config: config.clone(),
             _region: region,
-        })
+        };
+        Ok((model, writer))
     }
 
     /// Whether token embeddings are the head's rows.
     pub fn is_tied(&self) -> bool {
         self.embedding.is_none()
-    }
-}
-
-struct Loader<'a> {
-    weights: &'a Weights,
-    pool: &'a mut Pool,
-    region: Region,
-}
-
-impl Loader<'_> {
-    /// Places for the matrices: one thread's after the other's, in the order of `names`.
-    fn layout(&mut self, names: &[(String, usize)]) -> Result<Vec<Matrix>> {
-        let mut matrices = Vec::with_capacity(names.len());
-        for (name, _) in names {
-            let info = self.weights.info(name)?;
-            let format = Format::of(info.dtype).ok_or_else(|| {
-                Error::runtime(format!("tensor `{name}` is {}, which has no packed format", info.dtype))
-            })?;
-            matrices.push(Matrix { format, rows: info.shape[0], k: info.shape[1], shares: Vec::new() });
-        }
-        let threads = self.pool.threads();
-        for thread in 0..threads {
-            for ((_, step), matrix) in names.iter().zip(&mut matrices) {
-                let tiles = matrix.rows.div_ceil(TILE);
-                let steps = share(tiles.div_ceil(*step), thread, threads);
-                let (first, end) = (steps.start * step, (steps.end * step).min(tiles));
-                let bytes = self.region.take((end - first) * matrix.format.tile_bytes(matrix.k))?;
-                matrix.shares.push(Share { first, bytes });
-            }
-        }
-        Ok(matrices)
-    }
-
-    /// Packs a matrix, every thread its share.
-    fn pack(&mut self, name: &str, matrix: &Matrix) -> Result<()> {
-        let info = self.weights.info(name)?;
-        let order = self.weights.row_order(name)?;
-        let row_bytes = info.bytes.len() / matrix.rows;
-        let failed = Mutex::new(None);
-        self.weights.read_once(name, |bytes| {
-            self.pool.run(&|thread: Thread<'_>| {
-                let share = &matrix.shares[thread.index];
-                let tile_bytes = matrix.format.tile_bytes(matrix.k);
-                for i in 0..share.bytes.len() / tile_bytes {
-                    // SAFETY: each thread writes its own share, and nobody reads it before the pool has finished.
-                    let tile = unsafe { share.bytes.slice_mut(i * tile_bytes, tile_bytes) };
-                    for lane in 0..TILE.min(matrix.rows - (share.first + i) * TILE) {
-                        let row = order.stored_row((share.first + i) * TILE + lane);
-                        let row = &bytes[row * row_bytes..][..row_bytes];
-                        if let Err(e) = pack_row(info.dtype, row, tile, lane)
-                            && let Ok(mut failed) = failed.lock()
-                        {
-                            *failed = Some(e);
-                        }
-                    }
-                }
-            });
-        })?;
-        match failed.into_inner() {
-            Ok(None) => Ok(()),
-            Ok(Some(e)) => Err(e.of(name).in_file(self.weights.path())),
-            Err(_) => Err(Error::runtime("a thread failed while packing weights")),
-        }
     }
 }

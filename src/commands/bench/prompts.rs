@@ -62,7 +62,7 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
         [n] if *n >= 2 => *n,
         _ => return Err(Error::usage("--prompts takes one length of at least 2 tokens with -n")),
     };
-    let mut taper = session.load(Some(1024 + predict), Some(CHUNK))?;
+    let mut taper = session.load_to_measure(1024 + predict, CHUNK)?;
     let mut rows = Vec::new();
     for (kind, text) in PROMPTS {
         tracing::info!("measuring {kind}");

@@ -39,7 +39,7 @@ pub(super) fn run(cli: &Cli, program: &Session) -> Result<()> {
     // Before the model, which takes longer: what cannot be continued is refused at once.
     let opened = sessions::at_start(&cli.chat, &sessions, &cli.model.model)?;
     let options = super::options(&cli.prompt, &cli.sampling)?;
-    let taper = program.load(None, None)?;
+    let taper = program.load()?;
     taper.template()?;
     let mut chat = Chat {
         conversation: Conversation::new(),
@@ -169,7 +169,7 @@ impl Chat<'_> {
 
     /// Goes on with another model. While it loads the one before is kept, so that an error changes nothing.
     fn change_model(&mut self, name: &str) -> Result<()> {
-        let taper = self.program.with_model(name).load(None, None)?;
+        let taper = self.program.with_model(name).load()?;
         taper.template()?;
         self.taper = taper;
         name.clone_into(&mut self.model);

@@ -1,4 +1,4 @@
-//! `taper models rm`: removes what was fetched, after asking.
+//! `taper models rm`: removes what was fetched, and what was packed of it, after asking.
 
 use std::io::{IsTerminal, Write};
 
@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{Named, Registry, path_text};
 use crate::cli::RmArgs;
 use crate::error::{Error, Result};
+use crate::format::repack::{self, Kept};
 use crate::registry::hub::{self, cache::Cache};
 use crate::registry::local::Local;
 use crate::registry::manifest::Source;
@@ -18,29 +19,45 @@ use crate::terminal::render::Answer;
 pub(super) fn run(args: &RmArgs, registry: &Registry) -> Result<()> {
     let named = registry.named(&args.name)?;
     let (name, local) = match &named {
-        Named::Path(..) => {
-            return Err(Error::usage("taper removes only models that it fetched")
-                .at(&args.name)
-                .help("this is a file or folder of yours: delete it yourself"));
-        }
+        Named::Path(name, local) => return packed_only(args, name, &registry.repacked(local)),
         Named::Model(model, local) => (model.name.clone(), Some(local)),
         Named::Hub(spec, local) => (spec.to_string(), local.as_ref()),
     };
     let Some(local) = local.filter(|local| local.is_there()) else {
         return Err(Error::model(format!("{name} is not on this machine: there is nothing to remove")));
     };
-    let bytes = local.bytes();
+    let repacked = registry.repacked(local);
+    let bytes = local.bytes() + repack::bytes(&repacked);
     let question = format!("remove {name} ({} in {})?", megabytes(bytes), path_text(&local.kind));
     if !args.yes && !agreed(&question)? {
         log::note(format_args!("{name} stays"));
         return Ok(());
     }
+    repacked.iter().try_for_each(Kept::remove)?;
     remove(&named, local, registry)?;
     let mut answer = Answer::new();
     if args.output.json {
         answer.line(&json!({ "name": name, "path": path_text(&local.kind), "bytes": bytes }).to_string())
     } else {
         answer.line(&format!("removed {name}, {}", megabytes(bytes)))
+    }
+}
+
+/// A file of the user's stays; what was packed of it goes, without a question: it can be made again.
+fn packed_only(args: &RmArgs, name: &str, repacked: &[Kept]) -> Result<()> {
+    if repacked.is_empty() {
+        return Err(Error::usage("taper removes only models that it fetched")
+            .at(&args.name)
+            .help("this is a file or folder of yours: delete it yourself"));
+    }
+    repacked.iter().try_for_each(Kept::remove)?;
+    let bytes = repack::bytes(repacked);
+    let mut answer = Answer::new();
+    if args.output.json {
+        answer.line(&json!({ "name": name, "path": null, "bytes": bytes }).to_string())
+    } else {
+        answer
+            .line(&format!("removed the packed weights of {name}, {}; the model is yours and stays", megabytes(bytes)))
     }
 }
 

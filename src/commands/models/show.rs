@@ -30,7 +30,7 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
     let mut answer = Answer::new();
     if args.output.json {
         let mut shown = match &named {
-            Named::Model(model, local) => summary(model, local, &registry.manifest),
+            Named::Model(model, local) => summary(model, local, registry),
             Named::Path(name, _) => plain(name, local, gguf.as_ref()),
             Named::Hub(spec, _) => plain(&spec.to_string(), local, gguf.as_ref()),
         };
