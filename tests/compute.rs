@@ -94,7 +94,7 @@ fn the_reference_takes_flash_attention_with_a_word_and_its_absence_without() {
 fn optimize_memory_takes_less_and_says_how_but_not_under_quiet_and_other_flags_win() {
     let line = told(on_cpu().arg("--optimize-memory"));
     assert!(line.starts_with("--optimize-memory takes the cpu backend, kernels for "), "{line}");
-    assert!(line.ends_with("keys and values in q8_0, blocked attention, 12 rows a step\n"), "{line}");
+    assert!(line.ends_with("keys and values in q8_0, blocked attention, 48 rows a step\n"), "{line}");
     assert_eq!(told(on_cpu().args(["--optimize-memory", "-q"])), "");
     let line = told(on_cpu().args(["--optimize-memory", "--kv-type", "f32"]));
     assert!(line.contains("keys and values in f32, ") && line.ends_with("; other flags had their say\n"), "{line}");
@@ -106,13 +106,13 @@ fn optimize_memory_takes_less_and_says_how_but_not_under_quiet_and_other_flags_w
     let (small, usual) = (estimate(&["--optimize-memory"]), estimate(&[]));
     let of = |estimate: &Value, part: &str| estimate[part].as_u64().unwrap();
     assert_eq!((&small["kv_type"], &usual["kv_type"]), (&"q8_0".into(), &"f16".into()));
-    assert_eq!((&small["batch"], &usual["batch"]), (&12.into(), &256.into()));
+    assert_eq!((&small["batch"], &usual["batch"]), (&48.into(), &256.into()));
     assert_eq!(of(&small, "kv_bytes") * 128, of(&usual, "kv_bytes") * 68);
     assert!(of(&small, "workspace_bytes") * 3 < of(&usual, "workspace_bytes"), "{small} {usual}");
 
     // The reference has no smaller keys and values, but smaller steps.
     let line = told(on_cpu().args(["--optimize-memory", "--device", "reference"]));
-    assert!(line.contains("keys and values in f32, plain attention, 12 rows a step"), "{line}");
+    assert!(line.contains("keys and values in f32, plain attention, 48 rows a step"), "{line}");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn the_settings_file_has_them_too() {
     let line = told(with("kv-type = \"f32\"\nflash-attention = \"off\"\n").arg("-v"));
     assert!(line.contains("keys and values in f32, plain attention"), "{line}");
     let line = told(with("optimize-memory = true\n").args(["--kv-type", "q8_0"]));
-    assert!(line.contains("keys and values in q8_0, blocked attention, 12 rows"), "{line}");
+    assert!(line.contains("keys and values in q8_0, blocked attention, 48 rows"), "{line}");
     let (code, error) = failed(with("kv-type = \"q4_0\"\n").args(["-p", "x"]));
     assert!(code == 2 && error.contains("invalid value 'q4_0' for '--kv-type <TYPE>'"), "{error}");
 }

@@ -6,8 +6,9 @@
 //!
 //! `q8_0` keeps number = scale · code, the codes in 8 bits, with a scale of each token and head behind its block's codes.
 //! Scales are f32: no head is too small or too large for them, 16 of them are a vector beside 16 scores, and with 64
-//! numbers a head they take no more than f16 scales of 32 numbers do. Their last 8 bits are zero, so that scale · code is
-//! exact in f32: numbers that were read become the same codes and scale when they are written again.
+//! numbers a head they take no more than f16 scales of 32 numbers do. Numbers that were read become the same codes and
+//! scale when they are written again: true of every f32 scale, tried on all 2²³ of a power of two; f16 ones would drift
+//! among their subnormal numbers.
 #![allow(unsafe_op_in_unsafe_fn, reason = "kernels are unsafe as a whole; their contract is at the top of each")]
 #![expect(unsafe_code, reason = "raw loads and vector instructions")]
 
@@ -22,6 +23,8 @@ use crate::model::config::Config;
 
 /// The largest code.
 const LARGEST: f32 = 127.0;
+/// The largest number that is kept in 8 bits: 127 of its scale do not round to infinity.
+const MOST: f32 = 3e38;
 
 /// One layer's pages, as seen by one key head.
 #[derive(Debug, Clone, Copy)]
@@ -203,15 +206,15 @@ unsafe fn put<S: Simd, K: Kept>(
     }
 }
 
-/// The scale of `n` numbers: max|x| / 127, its last 8 bits cut off; 0 where that is too small for a divisor.
+/// The scale of `n` numbers: max|x| / 127; 0 where that is too small for a divisor.
 #[inline(always)]
 unsafe fn scale<S: Simd>(x: *const f32, n: usize) -> f32 {
     let mut largest = S::zero();
     for i in (0..n).step_by(LANES) {
         largest = S::max(S::abs(S::load(x.add(i))), largest);
     }
-    let scale = S::largest(largest).min(f32::MAX) / LARGEST;
-    if scale < f32::MIN_POSITIVE { 0.0 } else { f32::from_bits(scale.to_bits() & !0xff) }
+    let scale = S::largest(largest).min(MOST) / LARGEST;
+    if scale < f32::MIN_POSITIVE { 0.0 } else { scale }
 }
 
 /// Writes 16 numbers to the first of each 16.
