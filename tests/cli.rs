@@ -410,7 +410,7 @@ fn the_divergence_of_the_cpu_backend_is_small_and_of_the_reference_nothing() {
         json["divergence"].clone()
     };
     let (cpu, reference) = (divergence("cpu"), divergence("reference"));
-    assert_eq!((&reference["mean"], &reference["same_likeliest"]), (&0.0.into(), &1.0.into()));
+    assert!(reference["mean"].as_f64().unwrap().abs() < 1e-8 && reference["same_likeliest"] == 1.0, "{reference}");
     let mean = cpu["mean"].as_f64().unwrap();
     assert!(mean > 1e-4 && mean < 0.015, "{cpu}");
     assert!(cpu["percentile_99"].as_f64().unwrap() > mean && cpu["same_likeliest"].as_f64().unwrap() > 0.9, "{cpu}");
