@@ -405,7 +405,10 @@ fn the_divergence_of_the_cpu_backend_is_small_and_of_the_reference_nothing() {
     std::fs::write(&text, &include_bytes!("data/text/prose.txt")[..1500]).unwrap();
     let divergence = |device: &str| -> Value {
         let mut taper = taper();
-        taper.args(["perplexity", "--kl", "-c", "128", "-o", "json", "--device", device]).arg("-m").arg(common::smollm2());
+        taper
+            .args(["perplexity", "--kl", "-c", "128", "-o", "json", "--device", device])
+            .arg("-m")
+            .arg(common::smollm2());
         let json: Value = serde_json::from_str(&succeeded(taper.arg("-f").arg(&text))).unwrap();
         json["divergence"].clone()
     };
@@ -416,7 +419,10 @@ fn the_divergence_of_the_cpu_backend_is_small_and_of_the_reference_nothing() {
     assert!(cpu["percentile_99"].as_f64().unwrap() > mean && cpu["same_likeliest"].as_f64().unwrap() > 0.9, "{cpu}");
 
     let mut bench = taper();
-    bench.args(["--bench", "--check", "--device", "cpu", "-p", "0", "-n", "1", "-r", "1"]).arg("-m").arg(common::smollm2());
+    bench
+        .args(["--bench", "--check", "--device", "cpu", "-p", "0", "-n", "1", "-r", "1"])
+        .arg("-m")
+        .arg(common::smollm2());
     let table = succeeded(&mut bench);
     assert!(table.contains("Divergence from the reference over 225 tokens: 0.0"), "{table}");
 }

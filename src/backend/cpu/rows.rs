@@ -60,9 +60,10 @@ pub unsafe fn quantize<S: Simd>(x: *const f32, groups: Groups, lane: Lane) {
     }
 }
 
-/// A group is an outlier when its largest number is above so many times the root of the row's mean square. From 6 down
-/// to 3.5 the divergence falls by a quarter and their number doubles.
-const OUTLIER: f32 = 4.5;
+/// A group is an outlier when its largest number is above so many times the root of the row's mean square. On SmolLM2 and
+/// prose the divergence from the reference is 0.0065 nat a token without rests, 0.0041 with them above 12 times, 0.0034
+/// above 8, 0.0029 above 6; below that, more groups cost time and gain nothing.
+const OUTLIER: f32 = 8.0;
 
 /// Where the rests of outliers go.
 #[derive(Debug, Clone, Copy)]
