@@ -11,6 +11,7 @@ the rounds. llama.cpp is built once, from the sources in the package llama-cpp-p
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -40,11 +41,13 @@ def llama_bench():
     build = CACHE / f"llama-{LLAMA}" / "build"
     program = build / "bin" / "llama-bench"
     if not program.exists():
+        if missing := [tool for tool in ("cmake", "c++") if not shutil.which(tool)]:
+            sys.exit(f"llama.cpp is built with {' and '.join(missing)}, absent here (Debian: apt-get install cmake g++)")
         say(f"building llama.cpp of llama-cpp-python {LLAMA} under {CACHE}; takes minutes")
         python = os.environ.get("TAPER_PYTHON", "python3")
-        pip = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        pip = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
         CACHE.mkdir(parents=True, exist_ok=True)
-        run([*pip, "--no-build-isolation", "--dest", CACHE, f"llama-cpp-python=={LLAMA}"])
+        run([*pip, "--dest", CACHE, f"llama-cpp-python=={LLAMA}"])
         with tarfile.open(CACHE / f"llama_cpp_python-{LLAMA}.tar.gz") as archive:
             archive.extractall(CACHE, filter="data")
         source = CACHE / f"llama_cpp_python-{LLAMA}" / "vendor" / "llama.cpp"
