@@ -2,8 +2,9 @@
 //!
 //! A message goes over several lines between `"""` and `"""`, after a trailing `\`, or with Ctrl-J where a line should end;
 //! several lines that are pasted are one message. Tab completes, the arrow keys go through what was typed before, in
-//! earlier chats too.
+//! earlier chats too. Lines that are typed ahead, while an answer comes, are messages one by one.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use rustyline::completion::Completer;
@@ -13,6 +14,8 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Behavior, Cmd, CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, KeyEvent};
 
 use super::log;
+use super::typing::TypeAhead;
+use crate::config::process_env;
 use crate::error::{Error, Result};
 
 const QUOTES: &str = "\"\"\"";
@@ -36,6 +39,7 @@ pub struct LineEditor {
     editor: Editor<Typing, FileHistory>,
     /// Where the history is kept; `None` after that failed.
     history: Option<PathBuf>,
+    _ahead: Option<TypeAhead>,
 }
 
 impl LineEditor {
@@ -55,7 +59,9 @@ impl LineEditor {
         let mut editor = Editor::with_history(config.clone(), FileHistory::with_config(&config)).map_err(failed)?;
         editor.set_helper(Some(Typing::default()));
         editor.bind_sequence(KeyEvent::ctrl('J'), Cmd::Newline);
-        let mut editor = Self { editor, history: Some(history) };
+        // Where lines cannot be edited they are read as the terminal gives them, when Enter has ended them.
+        let ahead = process_env("TERM").is_none_or(|term| !is_plain(&term)).then(TypeAhead::start);
+        let mut editor = Self { editor, history: Some(history), _ahead: ahead };
         editor.load_history();
         Ok(editor)
     }
@@ -114,6 +120,11 @@ impl LineEditor {
     }
 }
 
+/// Whether rustyline leaves a terminal of that name as it is.
+fn is_plain(term: &OsStr) -> bool {
+    ["dumb", "cons25", "emacs"].iter().any(|plain| term.eq_ignore_ascii_case(plain))
+}
+
 fn failed(e: ReadlineError) -> Error {
     Error::runtime(format!("cannot read from the terminal: {e}")).caused_by(e)
 }
@@ -131,7 +142,7 @@ fn unquote(text: &str) -> String {
     if let Some(quoted) = text.trim().strip_prefix(QUOTES) {
         return quoted.strip_suffix(QUOTES).unwrap_or(quoted).trim_matches('\n').to_owned();
     }
-    text.replace("\\\n", "\n")
+    text.replace("\\\n", "\n").trim_end_matches('\n').to_owned()
 }
 
 /// What rustyline asks while a line is typed.
@@ -194,5 +205,6 @@ mod tests {
         assert!(is_open("one\\") && !is_open("one\\\ntwo"));
         assert_eq!(unquote("one\\\ntwo"), "one\ntwo");
         assert_eq!(unquote("a \\ b"), "a \\ b");
+        assert_eq!(unquote("one\n\n"), "one", "Ctrl-J before Enter is none of the message");
     }
 }

@@ -39,6 +39,8 @@ pub(super) fn run(cli: &Cli, program: &Session) -> Result<()> {
     // Before the model, which takes longer: what cannot be continued is refused at once.
     let opened = sessions::at_start(&cli.chat, &sessions, &cli.model.model)?;
     let options = super::options(&cli.prompt, &cli.sampling)?;
+    // Before the model too: the first question may be typed while it loads.
+    let mut editor = LineEditor::new(data.join("history"))?;
     let taper = program.load()?;
     taper.template()?;
     let mut chat = Chat {
@@ -55,7 +57,7 @@ pub(super) fn run(cli: &Cli, program: &Session) -> Result<()> {
     };
     chat.greet();
     chat.start(opened.saved, cli);
-    chat.talk(&mut LineEditor::new(data.join("history"))?)
+    chat.talk(&mut editor)
 }
 
 /// The names that `/model` takes. A list of the user's with a mistake in it is no reason to refuse a chat: whoever names a
