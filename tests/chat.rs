@@ -177,6 +177,24 @@ fn a_signal_at_the_prompt_ends_the_program_and_gives_the_terminal_back() {
 }
 
 #[test]
+fn bytes_that_are_not_utf8_are_left_out_and_said_to_be() {
+    let home = Home::new();
+    let mut chat = home.chat(&["-n", "2", "--session", "work"]);
+    keys(&mut chat, "before ");
+    chat.exp_string("before").unwrap();
+    // Latin-1, and more of it than rustyline reads at once.
+    let paste = [b"\x1b[200~".as_slice(), &[0xe9].repeat(1500), b"\rlost\r\x1b[201~"].concat();
+    std::io::Write::write_all(&mut chat.process().get_file_handle().unwrap(), &paste).unwrap();
+    chat.exp_string("Bytes that are not UTF-8 came in: they, and what came together with them, are left out.").unwrap();
+    chat.exp_string(">>> ").unwrap();
+    say(&mut chat, "and after");
+    next_prompt(&mut chat);
+    chat.send_control('d').unwrap();
+    ends_well(&mut chat);
+    assert_eq!(questions(&home, "work"), ["\"before and after\"}"]);
+}
+
+#[test]
 fn wide_characters_are_edited_whole_also_after_a_resize() {
     let home = Home::new();
     let mut chat = home.chat(&["-n", "1", "--session", "work"]);
