@@ -62,6 +62,22 @@ fn an_interrupted_answer_is_kept_and_marked() {
 }
 
 #[test]
+fn a_closed_window_and_a_termination_keep_what_came_of_the_answer() {
+    for (signal, code) in [("SIGHUP", 129), ("SIGTERM", 143)] {
+        let home = Home::new();
+        let mut chat = home.chat(&["--session", "work"]);
+        say(&mut chat, "Tell me a very long story.");
+        chat.exp_string("The story").or_else(|_| chat.exp_string("Once")).unwrap();
+        chat.process_mut().signal(signal.parse().unwrap()).unwrap();
+        chat.process_mut().signal(signal.parse().unwrap()).unwrap(); // it may come twice
+        ends_with(&mut chat, code);
+        let session = read(&home.session("work"));
+        assert!(session.contains(r#""role":"assistant","content":""#), "{session}");
+        assert!(session.ends_with(",\"interrupted\":true}\n"), "{session}");
+    }
+}
+
+#[test]
 fn a_question_interrupted_while_it_is_read_waits_for_regen() {
     let home = Home::new();
     let mut chat = home.chat(&["-c", "4096", "-n", "4", "--session", "work"]);

@@ -39,6 +39,7 @@ pub(super) fn run(cli: &Cli, program: &Session) -> Result<()> {
     // Before the model, which takes longer: what cannot be continued is refused at once.
     let opened = sessions::at_start(&cli.chat, &sessions, &cli.model.model)?;
     let options = super::options(&cli.prompt, &cli.sampling)?;
+    program.interrupt.hear_endings()?;
     // Before the model too: the first question may be typed while it loads.
     let mut editor = LineEditor::new(data.join("history"))?;
     let taper = program.load()?;
