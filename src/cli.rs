@@ -6,6 +6,7 @@
 
 pub mod compute;
 mod models;
+mod tips;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -107,7 +108,7 @@ pub struct PromptArgs {
     /// Answer TEXT and exit; piped input is put before it. Under --bench: prompt lengths, as 128,512
     #[arg(short, long, value_name = "TEXT", hide_env_values = true, env = "TAPER_PROMPT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
-    /// Take the prompt from FILE
+    /// Take the prompt from FILE; - is standard input
     #[arg(short, long, value_name = "FILE", hide_env_values = true, env = "TAPER_FILE", conflicts_with = "prompt")]
     pub file: Option<PathBuf>,
     /// The system message (also -sys)
@@ -387,24 +388,10 @@ fn leave(mut e: clap::Error, args: &[OsString]) -> ! {
         // Help tells the names of the variables, which the command that parses does not know.
         e = Cli::command().try_get_matches_from(args).err().unwrap_or(e);
     }
-    if let Some(tip) = flags_before_command(&e) {
+    if let Some(tip) = tips::of(&e, args) {
         e.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     e.exit()
-}
-
-/// What to type instead of `taper -m X tokenize`, where the command takes the flags.
-fn flags_before_command(e: &clap::Error) -> Option<String> {
-    let ContextValue::String(name) = e.get(ContextKind::InvalidSubcommand)? else { return None };
-    let flags = match e.get(ContextKind::PriorArg)? {
-        ContextValue::String(flag) => std::slice::from_ref(flag),
-        ContextValue::Strings(flags) => flags,
-        _ => return None,
-    };
-    let cli = Cli::command();
-    let known: Vec<&str> = cli.find_subcommand(name)?.get_arguments().filter_map(clap::Arg::get_long).collect();
-    let all_known = flags.iter().all(|flag| settings::flag_in(flag).is_some_and(|long| known.contains(&long)));
-    all_known.then(|| format!("a command's flags come after it: taper {name} {}", flags.join(" ")))
 }
 
 /// Flags whose value may begin with a dash.
@@ -524,17 +511,6 @@ mod tests {
         }
         let largest = Cli::try_parse_from(["taper", "-s", "9223372036854775807"]).unwrap();
         assert_eq!(seed(largest.sampling.seed).to_string(), "9223372036854775807");
-    }
-
-    #[test]
-    fn flags_before_a_command_are_shown_behind_it() {
-        let tip = |args: &[&str]| {
-            flags_before_command(&settings::deaf(Cli::command()).try_get_matches_from(args).unwrap_err())
-        };
-        let expected = "a command's flags come after it: taper tokenize --model <NAME|PATH|HF>";
-        assert_eq!(tip(&["taper", "-m", "x", "tokenize"]).as_deref(), Some(expected));
-        assert_eq!(tip(&["taper", "-p", "x", "tokenize"]), None);
-        assert_eq!(tip(&["taper", "--no-such-flag"]), None);
     }
 
     #[test]

@@ -87,6 +87,13 @@ fn piped_text_is_put_before_the_prompt() {
     );
 }
 
+#[test]
+fn a_dash_for_the_file_is_standard_input() {
+    let mut command = with_model();
+    command.args(["-q", "--raw", "--temp", "0", "-n", "2", "-f", "-"]);
+    assert_eq!(stdout(&piped(&mut command, b"1, 2, 3,")), " 4\n");
+}
+
 fn events(output: &Output) -> Vec<Value> {
     stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -271,6 +278,10 @@ fn usage_errors_exit_2_and_say_what_is_possible() {
         &["-n", "2", "-n", "0", "-p", "x"],
         &["-s", "-2", "-p", "x"],
         &["-m", "x", "tokenize"],
+        &["run", "smollm2"],
+        &["-p", "hi", "there"],
+        &["--bench", "--json"],
+        &["-sysfoo"],
         &["--bench", "-p", "hello"],
         &["--bench", "-p", "0", "-n", "0"],
     ] {
@@ -294,9 +305,9 @@ fn model_errors_exit_3_and_say_what_to_do() {
         insta::assert_snapshot!(format!("model {name}"), failure);
         assert!(failure.starts_with("exit 3\n"), "{failure}");
     }
-    for name in ["no-such-model", "smollm2-135m", "smolm2-135m", ""] {
+    for name in ["no-such-model", "smollm2-135m", "smolm2-135m", "smollm2-135m:latest", ""] {
         let failure = failure(taper().args(["-p", "x", "-m", name]));
-        insta::assert_snapshot!(format!("model {name}"), failure);
+        insta::assert_snapshot!(format!("model {name}").replace(':', "_"), failure);
         assert!(failure.starts_with("exit 3\n"), "{failure}");
     }
 }
