@@ -359,7 +359,7 @@ pub enum Shell {
 /// and usage errors end the program here.
 ///
 /// # Errors
-/// When the settings file or a variable is wrong.
+/// When a variable is wrong, or the settings file, where it matters.
 pub fn parse() -> Result<Cli> {
     let args = spell_out(std::env::args_os());
     let typed = settings::deaf(Cli::command()).try_get_matches_from(&args).unwrap_or_else(|e| leave(e, &args));
@@ -369,7 +369,10 @@ pub fn parse() -> Result<Cli> {
 /// The command line with what the environment and the settings file add to it.
 fn layered(args: &[OsString], typed: &ArgMatches, env: impl Fn(&str) -> Option<OsString>) -> Result<Cli> {
     let variables = Settings::of_env(&env);
-    let mut file = settings::of_user(&env)?;
+    let mut file = match settings::of_user(&env) {
+        Err(_) if !needs_settings(typed) => Settings::default(),
+        read => read?,
+    };
     let typed = settings::typed(&Cli::command(), typed);
     if typed.contains("bench") {
         file.forget("predict"); // the benchmark's lengths are no answer's
@@ -380,6 +383,16 @@ fn layered(args: &[OsString], typed: &ArgMatches, env: impl Fn(&str) -> Option<O
     let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|e| settings::bad_variable(&e))?;
     cli.prompt.system_named = of_this_run.contains("system");
     Ok(cli)
+}
+
+/// Whether a mistake in the settings file is a reason to refuse a command: not where nothing in the file could change what it
+/// does. `doctor` tells of the mistake. A download must know whether the file forbids the network.
+fn needs_settings(typed: &ArgMatches) -> bool {
+    match typed.subcommand() {
+        Some(("doctor" | "completions", _)) => false,
+        Some(("models", models)) => models.subcommand_name() == Some("pull"),
+        _ => true,
+    }
 }
 
 /// Ends the program with clap's words: help, the version, or what is wrong with what was typed.
