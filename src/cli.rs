@@ -359,10 +359,13 @@ pub enum Shell {
 /// and usage errors end the program here.
 ///
 /// # Errors
-/// When a variable is wrong, or the settings file, where it matters.
+/// When a variable is wrong, or the settings file, where it matters; when help cannot be written.
 pub fn parse() -> Result<Cli> {
     let args = spell_out(std::env::args_os());
-    let typed = settings::deaf(Cli::command()).try_get_matches_from(&args).unwrap_or_else(|e| leave(e, &args));
+    let typed = match settings::deaf(Cli::command()).try_get_matches_from(&args) {
+        Ok(typed) => typed,
+        Err(e) => return Err(leave(e, &args)),
+    };
     layered(&args, &typed, process_env)
 }
 
@@ -395,8 +398,10 @@ fn needs_settings(typed: &ArgMatches) -> bool {
     }
 }
 
-/// Ends the program with clap's words: help, the version, or what is wrong with what was typed.
-fn leave(mut e: clap::Error, args: &[OsString]) -> ! {
+/// Ends the program with clap's words: help, the version, or what is wrong with what was typed. Returns when the help that
+/// was asked for cannot be written.
+#[expect(clippy::exit, reason = "as clap's own, with its code: there is nothing to clean up yet")]
+fn leave(mut e: clap::Error, args: &[OsString]) -> Error {
     if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
         // Help tells the names of the variables, which the command that parses does not know.
         e = Cli::command().try_get_matches_from(args).err().unwrap_or(e);
@@ -404,7 +409,10 @@ fn leave(mut e: clap::Error, args: &[OsString]) -> ! {
     if let Some(tip) = tips::of(&e, args) {
         e.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
-    e.exit()
+    match e.print() {
+        Err(failed) if !e.use_stderr() => Error::output(failed),
+        _ => std::process::exit(e.exit_code()),
+    }
 }
 
 /// Flags whose value may begin with a dash.

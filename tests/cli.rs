@@ -338,6 +338,17 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn help_that_cannot_be_written_is_an_error() {
+    for args in [&["--help"][..], &["-h"], &["--version"], &["models", "--help"], &["help", "doctor"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = taper().args(args).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(stderr(&output).starts_with("error: cannot write the output: No space left"), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn tokenize_reads_bytes_and_prints_one_json_array() {
     let ids = |args: &[&str], input: &[u8]| {
         let output = piped(with_model().arg("tokenize").args(args), input);
