@@ -108,6 +108,9 @@ fn sessions_are_saved_listed_loaded_and_open_once() {
     brings(&mut chat, "/save ../x", "`../x` is no name for a session");
     brings(&mut chat, "/undo", "are forgotten.");
     brings(&mut chat, "/show session", "0 messages, saved");
+    brings(&mut chat, "/system Be brief.", "The system message is set.");
+    brings(&mut chat, "/show session", "1 message, saved");
+    brings(&mut chat, "/system", "The system message is removed.");
     brings(&mut chat, "/sessions", "What is the capital of France?");
     brings(&mut chat, "/load nowhere", "there is no session `nowhere`");
     // Tab completes the command and the name.

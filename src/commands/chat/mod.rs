@@ -69,6 +69,11 @@ fn models(dirs: &Dirs) -> Vec<String> {
     all.filter(|model| model.kind == ModelKind::Chat).map(|model| model.name.clone()).collect()
 }
 
+/// "1 answer", "2 answers".
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 struct Chat<'a> {
     taper: Taper,
     /// The model as the user named it.

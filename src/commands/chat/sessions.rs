@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Local};
 
-use super::Chat;
 use super::autosave::Autosave;
+use super::{Chat, counted};
 use crate::cli::{ChatArgs, Cli};
 use crate::error::{Error, Result};
 use crate::session::{Saved, SessionFile, Sessions};
@@ -58,7 +58,8 @@ impl Chat<'_> {
         if saved.conversation.is_empty() {
             self.program.say(format_args!("Session {id} starts here."));
         } else {
-            self.program.say(format_args!("Session {id}, {} messages so far.", saved.conversation.messages().len()));
+            let messages = counted(saved.conversation.messages().len(), "message");
+            self.program.say(format_args!("Session {id}, {messages} so far."));
         }
         if saved.is_unanswered() {
             log::note("Its last question has no answer: /regen answers it, a new question takes its place.");
@@ -113,8 +114,8 @@ impl Chat<'_> {
             () if file.is_new() => "nothing to save yet",
             () => "saved",
         };
-        let messages = self.conversation.messages().len();
-        log::note(format_args!("session {}, {messages} messages, {state}: {}", file.id(), file.path().display()));
+        let messages = counted(self.conversation.messages().len(), "message");
+        log::note(format_args!("session {}, {messages}, {state}: {}", file.id(), file.path().display()));
     }
 }
 
