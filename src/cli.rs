@@ -76,6 +76,9 @@ pub struct ModelArgs {
         hide_default_value = true
     )]
     pub model: String,
+    /// The model is of this run: neither the default, nor of the settings file
+    #[arg(skip)]
+    pub model_named: bool,
     /// Tokens of context; 0 is the model's own, or what fits in memory
     #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_CTX_SIZE", default_value_t = 0)]
     pub ctx_size: usize,
@@ -147,10 +150,10 @@ pub struct PromptArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Chat")]
 pub struct ChatArgs {
-    /// Go on with the last session
+    /// Go on with the last session, and its model unless -m names one
     #[arg(long = "continue", conflicts_with_all = ["session", "prompt", "file", "bench"])]
     pub continue_last: bool,
-    /// Go on with the session ID; a new one is made if there is none of that name
+    /// Go on with the session ID, and its model unless -m names one; a new one is made if there is none of that name
     #[arg(long, value_name = "ID", conflicts_with_all = ["prompt", "file", "bench"])]
     pub session: Option<String>,
     /// Style answers with colors and bold
@@ -384,6 +387,7 @@ fn layered(args: &[OsString], typed: &ArgMatches, env: impl Fn(&str) -> Option<O
     let command = variables.apply(file.apply(Cli::command(), &of_this_run), &typed);
     let mut matches = settings::deaf(command).try_get_matches_from(args).map_err(|e| settings::bad_variable(&e))?;
     let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|e| settings::bad_variable(&e))?;
+    cli.model.model_named = of_this_run.contains("model");
     cli.prompt.system_named = of_this_run.contains("system");
     Ok(cli)
 }

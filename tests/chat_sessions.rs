@@ -174,6 +174,47 @@ fn on_a_full_disk_the_chat_goes_on_and_says_what_is_not_saved() {
 }
 
 #[test]
+fn a_session_goes_on_with_its_model_unless_another_is_named() {
+    let home = Home::new();
+    let (first, second) = (home.file("first.gguf"), home.file("second.gguf"));
+    for path in [&first, &second] {
+        std::fs::copy(common::smollm2(), path).unwrap();
+    }
+    let leave = |mut chat: rexpect::session::PtySession| {
+        chat.exp_string(">>> ").unwrap();
+        say(&mut chat, "/bye");
+        ends_well(&mut chat);
+    };
+    // Named by the settings, and by a path that means nothing elsewhere.
+    home.settings("model = \"./first.gguf\"\n");
+    let mut command = home.bare(&["--session", "work", "-n", "2"]);
+    let mut chat = start({
+        command.current_dir(first.parent().unwrap());
+        command
+    });
+    chat.exp_string("first, context").unwrap();
+    chat.exp_string(">>> ").unwrap();
+    say(&mut chat, PARIS);
+    next_prompt(&mut chat);
+    say(&mut chat, "/bye");
+    ends_well(&mut chat);
+    let header = format!("{{\"taper_session\":1,\"model\":\"{}\"", first.display());
+    assert!(read(&home.session("work")).starts_with(&header), "{}", read(&home.session("work")));
+
+    home.settings("model = \"/nonexistent/m.gguf\"\n");
+    let mut chat = start(home.bare(&["--continue"]));
+    chat.exp_string("first, context").unwrap();
+    leave(chat);
+    let mut chat = start(home.bare(&["--session", "work", "-m", second.to_str().unwrap()]));
+    chat.exp_string("second, context").unwrap();
+    chat.exp_string(&format!("It was with {0}; /model {0} loads that again.", first.display())).unwrap();
+    leave(chat);
+    let mut chat = start(home.bare(&["--continue"]));
+    chat.exp_string("second, context").unwrap();
+    leave(chat);
+}
+
+#[test]
 fn there_must_be_a_session_to_continue() {
     let mut chat = start(Home::new().taper(&["--continue"]));
     let refusal = ends_with(&mut chat, 1);

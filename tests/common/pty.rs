@@ -36,8 +36,15 @@ impl Home {
 
     /// taper with the test model, without what the environment says of it.
     pub fn taper(&self, args: &[&str]) -> Command {
+        let mut command = self.bare(&[]);
+        command.arg("-m").arg(super::smollm2()).args(args);
+        command
+    }
+
+    /// taper with the model of its choice.
+    pub fn bare(&self, args: &[&str]) -> Command {
         let mut command = super::program::taper();
-        command.arg("-m").arg(super::smollm2()).args(args).env("TERM", "xterm");
+        command.args(args).env("TERM", "xterm");
         command.env("TAPER_DATA_DIR", self.0.path().join("data"));
         command.env("TAPER_CONFIG_DIR", self.0.path().join("config"));
         command

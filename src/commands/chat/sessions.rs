@@ -3,10 +3,10 @@
 use chrono::{DateTime, Local};
 
 use super::autosave::Autosave;
-use super::{Chat, counted};
+use super::{Chat, counted, lasting};
 use crate::cli::{ChatArgs, Cli};
 use crate::error::{Error, Result};
-use crate::session::{Saved, SessionFile, Sessions};
+use crate::session::{Record, Saved, SessionFile, Sessions};
 use crate::terminal::log;
 
 /// Lines of `/sessions`.
@@ -40,7 +40,11 @@ impl Chat<'_> {
             return;
         };
         let fresh = saved.conversation.is_empty();
+        let other = saved.model.as_ref().is_some_and(|model| lasting(model, &self.dirs) != self.model);
         self.take_up(saved);
+        if other {
+            self.autosave.keep(&[Record::Model { name: self.model.clone() }]);
+        }
         let differs = self.conversation.system().unwrap_or_default() != asked;
         if self.autosave.file().is_new() {
             self.conversation.set_system(asked); // written with the first question
@@ -66,7 +70,7 @@ impl Chat<'_> {
         } else if saved.interrupted {
             log::note("Its last answer was interrupted: /regen gives another.");
         }
-        if let Some(model) = saved.model.filter(|model| *model != self.model) {
+        if let Some(model) = saved.model.filter(|model| lasting(model, &self.dirs) != self.model) {
             self.program.say(format_args!("It was with {model}; /model {model} loads that again."));
         }
         self.conversation = saved.conversation;
