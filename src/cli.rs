@@ -6,6 +6,7 @@
 
 pub mod compute;
 mod models;
+mod tips;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -75,6 +76,9 @@ pub struct ModelArgs {
         hide_default_value = true
     )]
     pub model: String,
+    /// The model is of this run: neither the default, nor of the settings file
+    #[arg(skip)]
+    pub model_named: bool,
     /// Tokens of context; 0 is the model's own, or what fits in memory
     #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_CTX_SIZE", default_value_t = 0)]
     pub ctx_size: usize,
@@ -107,7 +111,7 @@ pub struct PromptArgs {
     /// Answer TEXT and exit; piped input is put before it. Under --bench: prompt lengths, as 128,512
     #[arg(short, long, value_name = "TEXT", hide_env_values = true, env = "TAPER_PROMPT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
-    /// Take the prompt from FILE
+    /// Take the prompt from FILE; - is standard input
     #[arg(short, long, value_name = "FILE", hide_env_values = true, env = "TAPER_FILE", conflicts_with = "prompt")]
     pub file: Option<PathBuf>,
     /// The system message (also -sys)
@@ -146,10 +150,10 @@ pub struct PromptArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Chat")]
 pub struct ChatArgs {
-    /// Go on with the last session
+    /// Go on with the last session, and its model unless -m names one
     #[arg(long = "continue", conflicts_with_all = ["session", "prompt", "file", "bench"])]
     pub continue_last: bool,
-    /// Go on with the session ID; a new one is made if there is none of that name
+    /// Go on with the session ID, and its model unless -m names one; a new one is made if there is none of that name
     #[arg(long, value_name = "ID", conflicts_with_all = ["prompt", "file", "bench"])]
     pub session: Option<String>,
     /// Style answers with colors and bold
@@ -358,17 +362,23 @@ pub enum Shell {
 /// and usage errors end the program here.
 ///
 /// # Errors
-/// When the settings file or a variable is wrong.
+/// When a variable is wrong, or the settings file, where it matters; when help cannot be written.
 pub fn parse() -> Result<Cli> {
     let args = spell_out(std::env::args_os());
-    let typed = settings::deaf(Cli::command()).try_get_matches_from(&args).unwrap_or_else(|e| leave(e, &args));
+    let typed = match settings::deaf(Cli::command()).try_get_matches_from(&args) {
+        Ok(typed) => typed,
+        Err(e) => return Err(leave(e, &args)),
+    };
     layered(&args, &typed, process_env)
 }
 
 /// The command line with what the environment and the settings file add to it.
 fn layered(args: &[OsString], typed: &ArgMatches, env: impl Fn(&str) -> Option<OsString>) -> Result<Cli> {
     let variables = Settings::of_env(&env);
-    let mut file = settings::of_user(&env)?;
+    let mut file = match settings::of_user(&env) {
+        Err(_) if !needs_settings(typed) => Settings::default(),
+        read => read?,
+    };
     let typed = settings::typed(&Cli::command(), typed);
     if typed.contains("bench") {
         file.forget("predict"); // the benchmark's lengths are no answer's
@@ -377,34 +387,36 @@ fn layered(args: &[OsString], typed: &ArgMatches, env: impl Fn(&str) -> Option<O
     let command = variables.apply(file.apply(Cli::command(), &of_this_run), &typed);
     let mut matches = settings::deaf(command).try_get_matches_from(args).map_err(|e| settings::bad_variable(&e))?;
     let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|e| settings::bad_variable(&e))?;
+    cli.model.model_named = of_this_run.contains("model");
     cli.prompt.system_named = of_this_run.contains("system");
     Ok(cli)
 }
 
-/// Ends the program with clap's words: help, the version, or what is wrong with what was typed.
-fn leave(mut e: clap::Error, args: &[OsString]) -> ! {
+/// Whether a mistake in the settings file is a reason to refuse a command: not where nothing in the file could change what it
+/// does. `doctor` tells of the mistake. A download must know whether the file forbids the network.
+fn needs_settings(typed: &ArgMatches) -> bool {
+    match typed.subcommand() {
+        Some(("doctor" | "completions", _)) => false,
+        Some(("models", models)) => models.subcommand_name() == Some("pull"),
+        _ => true,
+    }
+}
+
+/// Ends the program with clap's words: help, the version, or what is wrong with what was typed. Returns when the help that
+/// was asked for cannot be written.
+#[expect(clippy::exit, reason = "as clap's own, with its code: there is nothing to clean up yet")]
+fn leave(mut e: clap::Error, args: &[OsString]) -> Error {
     if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
         // Help tells the names of the variables, which the command that parses does not know.
         e = Cli::command().try_get_matches_from(args).err().unwrap_or(e);
     }
-    if let Some(tip) = flags_before_command(&e) {
+    if let Some(tip) = tips::of(&e, args) {
         e.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
-    e.exit()
-}
-
-/// What to type instead of `taper -m X tokenize`, where the command takes the flags.
-fn flags_before_command(e: &clap::Error) -> Option<String> {
-    let ContextValue::String(name) = e.get(ContextKind::InvalidSubcommand)? else { return None };
-    let flags = match e.get(ContextKind::PriorArg)? {
-        ContextValue::String(flag) => std::slice::from_ref(flag),
-        ContextValue::Strings(flags) => flags,
-        _ => return None,
-    };
-    let cli = Cli::command();
-    let known: Vec<&str> = cli.find_subcommand(name)?.get_arguments().filter_map(clap::Arg::get_long).collect();
-    let all_known = flags.iter().all(|flag| settings::flag_in(flag).is_some_and(|long| known.contains(&long)));
-    all_known.then(|| format!("a command's flags come after it: taper {name} {}", flags.join(" ")))
+    match e.print() {
+        Err(failed) if !e.use_stderr() => Error::output(failed),
+        _ => std::process::exit(e.exit_code()),
+    }
 }
 
 /// Flags whose value may begin with a dash.
@@ -524,17 +536,6 @@ mod tests {
         }
         let largest = Cli::try_parse_from(["taper", "-s", "9223372036854775807"]).unwrap();
         assert_eq!(seed(largest.sampling.seed).to_string(), "9223372036854775807");
-    }
-
-    #[test]
-    fn flags_before_a_command_are_shown_behind_it() {
-        let tip = |args: &[&str]| {
-            flags_before_command(&settings::deaf(Cli::command()).try_get_matches_from(args).unwrap_err())
-        };
-        let expected = "a command's flags come after it: taper tokenize --model <NAME|PATH|HF>";
-        assert_eq!(tip(&["taper", "-m", "x", "tokenize"]).as_deref(), Some(expected));
-        assert_eq!(tip(&["taper", "-p", "x", "tokenize"]), None);
-        assert_eq!(tip(&["taper", "--no-such-flag"]), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::pty::{Home, brings, ends_well, ends_with, keys, next_prompt, say, start};
+use common::pty::{Home, brings, ends_well, ends_with, in_shell, keys, next_prompt, say, signal_all, start};
 
 #[test]
 fn it_answers_remembers_and_leaves_with_ctrl_d() {
@@ -124,6 +124,74 @@ fn pasted_lines_are_one_message() {
     ends_well(&mut chat);
     let session = std::fs::read_to_string(home.session("work")).unwrap();
     assert!(session.contains(r#""content":"What is the capital\nof France?""#), "{session}");
+}
+
+/// The questions of a session.
+fn questions(home: &Home, session: &str) -> Vec<String> {
+    let lines = std::fs::read_to_string(home.session(session)).unwrap();
+    let questions = lines.lines().filter_map(|line| line.strip_prefix(r#"{"type":"message","role":"user","content":"#));
+    questions.map(str::to_owned).collect()
+}
+
+#[test]
+fn lines_that_come_at_once_are_questions_one_by_one() {
+    let home = Home::new();
+    let mut chat = home.chat(&["-n", "2", "--session", "work"]);
+    keys(&mut chat, "first one\rsecond one\rthird one\r");
+    for _ in 0..3 {
+        next_prompt(&mut chat);
+    }
+    chat.send_control('d').unwrap();
+    ends_well(&mut chat);
+    assert_eq!(questions(&home, "work"), ["\"first one\"}", "\"second one\"}", "\"third one\"}"]);
+}
+
+#[test]
+fn what_is_typed_during_an_answer_is_not_shown_in_it_and_asked_after_it() {
+    let home = Home::new();
+    let mut chat = start(in_shell(&home.taper(&["--temp", "0", "-n", "40", "--session", "work"])));
+    chat.exp_string(">>> ").unwrap();
+    say(&mut chat, "Tell me a very long story.");
+    chat.exp_string("The story").or_else(|_| chat.exp_string("Once")).unwrap();
+    keys(&mut chat, "first one\rsecond one\r");
+    let answer = chat.exp_string("[ prompt ").unwrap();
+    assert!(!answer.contains("first"), "{answer}");
+    chat.exp_string("first one").unwrap(); // at the prompt
+    next_prompt(&mut chat);
+    next_prompt(&mut chat);
+    chat.send_control('d').unwrap();
+    chat.exp_string("exit code 0").unwrap();
+    let settings = chat.exp_eof().unwrap();
+    assert!([" echo ", " icanon ", " icrnl "].iter().all(|on| settings.contains(on)), "{settings}");
+    assert_eq!(questions(&home, "work")[1..], ["\"first one\"}", "\"second one\"}"]);
+}
+
+#[test]
+fn a_signal_at_the_prompt_ends_the_program_and_gives_the_terminal_back() {
+    let home = Home::new();
+    let mut chat = start(in_shell(&home.taper(&[])));
+    signal_all(&mut chat, "INT");
+    chat.exp_string("exit code 130").unwrap();
+    let settings = chat.exp_eof().unwrap();
+    assert!([" echo ", " icanon ", " icrnl "].iter().all(|on| settings.contains(on)), "{settings}");
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_left_out_and_said_to_be() {
+    let home = Home::new();
+    let mut chat = home.chat(&["-n", "2", "--session", "work"]);
+    keys(&mut chat, "before ");
+    chat.exp_string("before").unwrap();
+    // Latin-1, and more of it than rustyline reads at once.
+    let paste = [b"\x1b[200~".as_slice(), &[0xe9].repeat(1500), b"\rlost\r\x1b[201~"].concat();
+    std::io::Write::write_all(&mut chat.process().get_file_handle().unwrap(), &paste).unwrap();
+    chat.exp_string("Bytes that are not UTF-8 came in: they, and what came together with them, are left out.").unwrap();
+    chat.exp_string(">>> ").unwrap();
+    say(&mut chat, "and after");
+    next_prompt(&mut chat);
+    chat.send_control('d').unwrap();
+    ends_well(&mut chat);
+    assert_eq!(questions(&home, "work"), ["\"before and after\"}"]);
 }
 
 #[test]

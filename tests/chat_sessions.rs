@@ -62,6 +62,22 @@ fn an_interrupted_answer_is_kept_and_marked() {
 }
 
 #[test]
+fn a_closed_window_and_a_termination_keep_what_came_of_the_answer() {
+    for (signal, code) in [("SIGHUP", 129), ("SIGTERM", 143)] {
+        let home = Home::new();
+        let mut chat = home.chat(&["--session", "work"]);
+        say(&mut chat, "Tell me a very long story.");
+        chat.exp_string("The story").or_else(|_| chat.exp_string("Once")).unwrap();
+        chat.process_mut().signal(signal.parse().unwrap()).unwrap();
+        chat.process_mut().signal(signal.parse().unwrap()).unwrap(); // it may come twice
+        ends_with(&mut chat, code);
+        let session = read(&home.session("work"));
+        assert!(session.contains(r#""role":"assistant","content":""#), "{session}");
+        assert!(session.ends_with(",\"interrupted\":true}\n"), "{session}");
+    }
+}
+
+#[test]
 fn a_question_interrupted_while_it_is_read_waits_for_regen() {
     let home = Home::new();
     let mut chat = home.chat(&["-c", "4096", "-n", "4", "--session", "work"]);
@@ -92,6 +108,9 @@ fn sessions_are_saved_listed_loaded_and_open_once() {
     brings(&mut chat, "/save ../x", "`../x` is no name for a session");
     brings(&mut chat, "/undo", "are forgotten.");
     brings(&mut chat, "/show session", "0 messages, saved");
+    brings(&mut chat, "/system Be brief.", "The system message is set.");
+    brings(&mut chat, "/show session", "1 message, saved");
+    brings(&mut chat, "/system", "The system message is removed.");
     brings(&mut chat, "/sessions", "What is the capital of France?");
     brings(&mut chat, "/load nowhere", "there is no session `nowhere`");
     // Tab completes the command and the name.
@@ -152,6 +171,47 @@ fn on_a_full_disk_the_chat_goes_on_and_says_what_is_not_saved() {
     brings(&mut chat, "/show session", "2 messages, not all of it saved");
     say(&mut chat, "/bye");
     ends_well(&mut chat);
+}
+
+#[test]
+fn a_session_goes_on_with_its_model_unless_another_is_named() {
+    let home = Home::new();
+    let (first, second) = (home.file("first.gguf"), home.file("second.gguf"));
+    for path in [&first, &second] {
+        std::fs::copy(common::smollm2(), path).unwrap();
+    }
+    let leave = |mut chat: rexpect::session::PtySession| {
+        chat.exp_string(">>> ").unwrap();
+        say(&mut chat, "/bye");
+        ends_well(&mut chat);
+    };
+    // Named by the settings, and by a path that means nothing elsewhere.
+    home.settings("model = \"./first.gguf\"\n");
+    let mut command = home.bare(&["--session", "work", "-n", "2"]);
+    let mut chat = start({
+        command.current_dir(first.parent().unwrap());
+        command
+    });
+    chat.exp_string("first, context").unwrap();
+    chat.exp_string(">>> ").unwrap();
+    say(&mut chat, PARIS);
+    next_prompt(&mut chat);
+    say(&mut chat, "/bye");
+    ends_well(&mut chat);
+    let header = format!("{{\"taper_session\":1,\"model\":\"{}\"", first.display());
+    assert!(read(&home.session("work")).starts_with(&header), "{}", read(&home.session("work")));
+
+    home.settings("model = \"/nonexistent/m.gguf\"\n");
+    let mut chat = start(home.bare(&["--continue"]));
+    chat.exp_string("first, context").unwrap();
+    leave(chat);
+    let mut chat = start(home.bare(&["--session", "work", "-m", second.to_str().unwrap()]));
+    chat.exp_string("second, context").unwrap();
+    chat.exp_string(&format!("It was with {0}; /model {0} loads that again.", first.display())).unwrap();
+    leave(chat);
+    let mut chat = start(home.bare(&["--continue"]));
+    chat.exp_string("second, context").unwrap();
+    leave(chat);
 }
 
 #[test]

@@ -87,6 +87,13 @@ fn piped_text_is_put_before_the_prompt() {
     );
 }
 
+#[test]
+fn a_dash_for_the_file_is_standard_input() {
+    let mut command = with_model();
+    command.args(["-q", "--raw", "--temp", "0", "-n", "2", "-f", "-"]);
+    assert_eq!(stdout(&piped(&mut command, b"1, 2, 3,")), " 4\n");
+}
+
 fn events(output: &Output) -> Vec<Value> {
     stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -271,6 +278,10 @@ fn usage_errors_exit_2_and_say_what_is_possible() {
         &["-n", "2", "-n", "0", "-p", "x"],
         &["-s", "-2", "-p", "x"],
         &["-m", "x", "tokenize"],
+        &["run", "smollm2"],
+        &["-p", "hi", "there"],
+        &["--bench", "--json"],
+        &["-sysfoo"],
         &["--bench", "-p", "hello"],
         &["--bench", "-p", "0", "-n", "0"],
     ] {
@@ -294,9 +305,9 @@ fn model_errors_exit_3_and_say_what_to_do() {
         insta::assert_snapshot!(format!("model {name}"), failure);
         assert!(failure.starts_with("exit 3\n"), "{failure}");
     }
-    for name in ["no-such-model", "smollm2-135m", "smolm2-135m", ""] {
+    for name in ["no-such-model", "smollm2-135m", "smolm2-135m", "smollm2-135m:latest", ""] {
         let failure = failure(taper().args(["-p", "x", "-m", name]));
-        insta::assert_snapshot!(format!("model {name}"), failure);
+        insta::assert_snapshot!(format!("model {name}").replace(':', "_"), failure);
         assert!(failure.starts_with("exit 3\n"), "{failure}");
     }
 }
@@ -324,6 +335,17 @@ fn a_reader_that_goes_away_is_no_failure() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn help_that_cannot_be_written_is_an_error() {
+    for args in [&["--help"][..], &["-h"], &["--version"], &["models", "--help"], &["help", "doctor"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = taper().args(args).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(stderr(&output).starts_with("error: cannot write the output: No space left"), "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -36,6 +36,29 @@ fn doctor_tells_what_the_system_tells() {
     assert!(cache.path().join("bandwidth.json").exists(), "the chat's line can use it");
 }
 
+#[test]
+fn a_mistake_in_the_settings_stops_only_what_needs_them() {
+    let config = tempfile::tempdir().unwrap();
+    std::fs::write(config.path().join("config.toml"), "tmp = 1\n").unwrap();
+    let with_mistake = |args: &[&str]| {
+        let mut command = taper();
+        command.env("TAPER_CONFIG_DIR", config.path()).args(args);
+        command
+    };
+    let text = succeeded(&mut with_mistake(&["doctor", "-t", "1"]));
+    assert!(text.contains("\nsettings   there is no setting `tmp`; there are model, ctx-size,"), "{text}");
+    assert!(text.contains("config.toml, line 1, column 1\n"), "{text}");
+    let json: Value = serde_json::from_str(&succeeded(&mut with_mistake(&["doctor", "-t", "1", "--json"]))).unwrap();
+    assert!(json["settings_error"].as_str().unwrap().starts_with("there is no setting `tmp`"), "{json}");
+    assert!(succeeded(&mut with_mistake(&["completions", "bash"])).contains("--bench"));
+    assert!(succeeded(&mut with_mistake(&["models", "list"])).contains("smollm2-135m"));
+    // It may be what forbids the network.
+    for args in [&["models", "pull", "smollm2-135m"][..], &["-p", "x"]] {
+        let (code, error) = failed(&mut with_mistake(args));
+        assert!(code == 2 && error.starts_with("error: there is no setting `tmp`"), "{error}");
+    }
+}
+
 /// Whether a shell is installed; a test without it says that it did nothing, and under CI=true it fails.
 #[expect(clippy::print_stdout, reason = "a test that did nothing says so")]
 fn installed(shell: &str) -> bool {

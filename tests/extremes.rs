@@ -101,6 +101,21 @@ fn endless_input_ends_with_an_error() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_fifo_for_the_settings_is_refused_and_one_among_the_sessions_is_none() {
+    let fifo = |path: &std::path::Path| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let folder = tempfile::tempdir().unwrap();
+    fifo(&folder.path().join("config.toml"));
+    fifo(&folder.path().join("sessions/pipe.jsonl"));
+    let (code, error) = failed(with_model(&["-p", "x"]).env("TAPER_CONFIG_DIR", folder.path()));
+    assert!(code == 2 && error.starts_with("error: cannot read the settings: it is not a regular file\n"), "{error}");
+    assert!(taper::session::Sessions::new(folder.path()).list().is_empty());
+}
+
+#[test]
 fn input_that_is_no_text_is_named_with_the_byte() {
     let output = piped(&mut with_model(&["-p", "What is this?"]), b"ab\xff");
     let error = String::from_utf8(output.stderr).unwrap();

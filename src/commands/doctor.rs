@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::backend::choose::{Choice, Compute};
 use crate::cli::DoctorArgs;
-use crate::config::{self, Dirs};
+use crate::config::{self, Dirs, settings};
 use crate::engine::fit::{available_memory, human_bytes};
 use crate::error::{Error, Result};
 use crate::format::repack;
@@ -38,6 +38,8 @@ struct Findings {
     memory: Memory,
     bandwidth: Bandwidth,
     folders: Vec<Folder>,
+    /// What is wrong with the settings file.
+    settings_error: Option<String>,
     models: Vec<Model>,
     repacked: Repacked,
     backend: Backend,
@@ -127,6 +129,7 @@ impl Findings {
             memory,
             bandwidth: Bandwidth { threads, bytes_per_second },
             folders: vec![folder("cache", dirs.cache()), folder("data", dirs.data()), folder("config", dirs.config())],
+            settings_error: settings::of_user(config::process_env).err().map(|e| e.to_string()),
             models: dirs.cache().map(|cache| models(&cache.join("models"))).unwrap_or_default(),
             repacked: Repacked {
                 path: repacked.map(|folder| folder.path().to_owned()),
@@ -168,6 +171,9 @@ impl Findings {
                 Some(path) => format!("{:<10} {} ({state})", f.purpose, path.display()),
                 None => format!("{:<10} nowhere: HOME is not set", f.purpose),
             });
+        }
+        if let Some(error) = &self.settings_error {
+            lines.push(format!("settings   {}", error.replace("\n  ", ", ")));
         }
         if self.models.is_empty() {
             lines.push("models     none fetched yet".into());

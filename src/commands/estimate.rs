@@ -1,7 +1,8 @@
 //! `--estimate-memory`: what a model will take, before it is loaded.
 //!
 //! The figures are the backend's own plan, made from the sizes of the file's tensors; the same plan decides at loading whether
-//! the model fits. The program's share is what this process has now, with the tokenizer read and no weights.
+//! the model fits. The program's share is what this process has now, with the tokenizer read and no weights; it is part of
+//! the total, and so of what is available: what the system has left, and what is here already.
 //!
 //! A model of the registry that is not on this machine is not fetched for this: where `models.toml` has its shape, the plan
 //! is made from the synthetic model of that shape.
@@ -69,7 +70,7 @@ struct Estimate {
     plan: MemoryPlan,
     /// This process's own, in bytes.
     program: u64,
-    /// `None` where the system does not say.
+    /// What the system has left and `program`; `None` where the system does not say.
     available: Option<u64>,
     /// The longest context that fits, at most the model's own; `None` when not even a short one does.
     longest: Option<usize>,
@@ -77,15 +78,19 @@ struct Estimate {
 
 impl Estimate {
     fn of(model: &OpenModel, options: &LoadOptions) -> Result<Self> {
-        let available = available_memory();
+        Self::within(available_memory(), resident().unwrap_or(0), model, options)
+    }
+
+    /// The estimate for a process of `program` bytes, where the system has `left` more.
+    fn within(left: Option<u64>, program: u64, model: &OpenModel, options: &LoadOptions) -> Result<Self> {
         let any_context = LoadOptions { context: None, ..options.clone() };
         Ok(Self {
             choice: Taper::choose(model, options)?,
             plan: Taper::plan(model, options, None)?,
-            longest: Taper::plan(model, &any_context, available).ok().map(|plan| plan.limits.context),
-            program: resident().unwrap_or(0),
+            longest: Taper::plan(model, &any_context, left).ok().map(|plan| plan.limits.context),
+            program,
             model: model.name.clone(),
-            available,
+            available: left.map(|left| left.saturating_add(program)),
         })
     }
 
@@ -93,9 +98,9 @@ impl Estimate {
         self.plan.total().saturating_add(self.program)
     }
 
-    /// What is still to be taken against what there is.
+    /// As loading decides, which compares what is still to be taken with what is left.
     fn fits(&self) -> Option<bool> {
-        self.available.map(|available| self.plan.total() <= available)
+        self.available.map(|available| self.total() <= available)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -163,4 +168,23 @@ impl Estimate {
 fn resident() -> Option<u64> {
     let kib = machine::status("VmRSS")?.strip_suffix("kB")?.trim().parse::<u64>().ok()?;
     Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_is_that_of_the_printed_numbers_and_of_loading() {
+        let model = Synth::named("synth:smollm2-135m").unwrap().unwrap().open().unwrap();
+        let options = LoadOptions { context: Some(1024), ..LoadOptions::default() };
+        let needed = Taper::plan(&model, &options, None).unwrap().total();
+        for left in [needed - 1, needed] {
+            let estimate = Estimate::within(Some(left), 20_000_000, &model, &options).unwrap();
+            assert_eq!(estimate.fits(), Some(Taper::plan(&model, &options, Some(left)).is_ok()));
+            let json = estimate.json();
+            let number = |name: &str| json[name].as_u64().unwrap();
+            assert_eq!(json["fits"], number("total_bytes") <= number("available_bytes"), "{json}");
+        }
+    }
 }

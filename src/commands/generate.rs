@@ -34,14 +34,16 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
 /// # Errors
 /// When the file or standard input cannot be read as text, or there is nothing in them.
 fn prompt(args: &PromptArgs) -> Result<Option<String>> {
+    let of_stdin = args.file.as_deref().is_some_and(|path| path == "-");
     let given = match &args.file {
-        Some(path) => {
+        Some(path) if !of_stdin => {
             let bytes = input::file("the prompt", path)?;
             Some(input::text("the prompt", bytes).map_err(|e| e.in_file(path))?)
         }
-        None => args.prompt.clone(),
+        _ => args.prompt.clone(),
     };
-    let prompt = if super::stdin_is_terminal() { given } else { Some(with_piped(given, args.raw)?) };
+    let reads_stdin = of_stdin || !super::stdin_is_terminal();
+    let prompt = if reads_stdin { Some(with_piped(given, args.raw)?) } else { given };
     if prompt.as_ref().is_some_and(|prompt| prompt.trim().is_empty()) {
         return Err(Error::usage("the prompt is empty").help("give some text with -p, or on standard input"));
     }

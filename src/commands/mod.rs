@@ -21,11 +21,11 @@ use crate::backend::choose::{Compute, Goal};
 use crate::cli::{Cli, Command, ModelArgs, PromptArgs, SamplingArgs};
 use crate::config::{self, Dirs};
 use crate::engine::Done;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::repack::{self, Repack};
 use crate::model::open::OpenModel;
 use crate::model::synth::Synth;
-use crate::registry::{self, Fetch, ModelFiles};
+use crate::registry::{self, Fetch, Manifest, ModelFiles};
 use crate::stats::{self, bandwidth};
 use crate::taper::{LoadOptions, Options, Taper};
 use crate::terminal::interrupt::Interrupt;
@@ -97,7 +97,9 @@ impl Session {
         let mut fetch = Fetch::from_env(config::process_env);
         fetch.offline |= self.args.offline;
         fetch.progress = Mode::for_stderr(self.args.quiet);
-        registry::resolve(&self.args.model, &Dirs::from_env(config::process_env), &fetch)
+        let dirs = Dirs::from_env(config::process_env);
+        registry::resolve(&self.args.model, &dirs, &fetch)
+            .map_err(|e| without_tag(&self.args.model, &dirs).unwrap_or(e))
     }
 
     fn open(&self) -> Result<OpenModel> {
@@ -178,6 +180,18 @@ impl Session {
         tracing::info!("{} loaded in {:.2} s", taper.name(), start.elapsed().as_secs_f64());
         Ok(taper)
     }
+}
+
+/// What is wrong with `smollm2:latest`: other programs' names have a tag behind them.
+fn without_tag(model: &str, dirs: &Dirs) -> Option<Error> {
+    let (name, tag) = model.split_once(':')?;
+    let manifest = Manifest::load(dirs).ok()?;
+    if registry::resolve::is_path(model) || manifest.find(model).is_some() {
+        return None;
+    }
+    manifest.find(name)?;
+    let what = format!("there is no model named `{model}`: names have no tags here, and `{tag}` is one");
+    Some(Error::model(what).help(format!("write -m {name}")))
 }
 
 /// The threads that compute: those asked for, but no more than there are cores for. More would not share the work but

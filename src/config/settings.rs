@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use clap::builder::OsStr;
@@ -68,7 +68,7 @@ impl Settings {
     /// # Errors
     /// When it cannot be read, or anything in it is wrong; the message has the line and the column.
     pub fn read(path: &Path) -> Result<Self> {
-        match std::fs::read_to_string(path) {
+        match regular_file(path) {
             Ok(text) => Self::parse(&text, path),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Self::default()),
             Err(e) => Err(Error::usage(format!("cannot read the settings: {e}")).in_file(path).caused_by(e)),
@@ -116,6 +116,14 @@ impl Settings {
             _ => arg,
         });
         command.mut_subcommands(|sub| self.apply(sub, above))
+    }
+}
+
+/// A file's text. Opening a FIFO would wait for its writer.
+fn regular_file(path: &Path) -> io::Result<String> {
+    match std::fs::metadata(path)? {
+        found if found.is_file() => std::fs::read_to_string(path),
+        _ => Err(io::Error::other("it is not a regular file")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The folder of sessions: names, the list, the last one.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -92,8 +92,8 @@ impl Sessions {
                 let path = entry.ok()?.path();
                 let id = path.file_stem()?.to_str()?.to_owned();
                 let is_session = path.extension()? == EXTENSION && check_name(&id).is_ok();
-                let modified = path.metadata().ok()?.modified().ok()?;
-                is_session.then_some(Listed { id, modified })
+                let found = path.metadata().ok().filter(Metadata::is_file)?; // reading a FIFO would wait for its writer
+                is_session.then_some(Listed { id, modified: found.modified().ok()? })
             })
             .collect();
         all.sort_by(|a, b| (b.modified, &b.id).cmp(&(a.modified, &a.id)));

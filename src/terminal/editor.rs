@@ -2,17 +2,23 @@
 //!
 //! A message goes over several lines between `"""` and `"""`, after a trailing `\`, or with Ctrl-J where a line should end;
 //! several lines that are pasted are one message. Tab completes, the arrow keys go through what was typed before, in
-//! earlier chats too.
+//! earlier chats too. Lines that are typed ahead, while an answer comes, are messages one by one.
 
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
+use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Behavior, Cmd, CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, KeyEvent};
+use rustyline::{Behavior, Cmd, CompletionType, Config, Context, Editor, Helper, Highlighter, KeyEvent};
 
 use super::log;
+use super::typing::TypeAhead;
+use crate::config::process_env;
 use crate::error::{Error, Result};
 
 const QUOTES: &str = "\"\"\"";
@@ -36,6 +42,7 @@ pub struct LineEditor {
     editor: Editor<Typing, FileHistory>,
     /// Where the history is kept; `None` after that failed.
     history: Option<PathBuf>,
+    ahead: Option<TypeAhead>,
 }
 
 impl LineEditor {
@@ -55,7 +62,9 @@ impl LineEditor {
         let mut editor = Editor::with_history(config.clone(), FileHistory::with_config(&config)).map_err(failed)?;
         editor.set_helper(Some(Typing::default()));
         editor.bind_sequence(KeyEvent::ctrl('J'), Cmd::Newline);
-        let mut editor = Self { editor, history: Some(history) };
+        // Where lines cannot be edited they are read as the terminal gives them, when Enter has ended them.
+        let ahead = process_env("TERM").is_none_or(|term| !is_plain(&term)).then(TypeAhead::start);
+        let mut editor = Self { editor, history: Some(history), ahead };
         editor.load_history();
         Ok(editor)
     }
@@ -72,15 +81,29 @@ impl LineEditor {
     /// # Errors
     /// When the terminal fails.
     pub fn read(&mut self, prompt: &str) -> Result<Input> {
-        match self.editor.readline(prompt) {
-            Ok(line) => {
-                self.remember(&line)?;
-                Ok(Input::Text(unquote(&line)))
+        let mut typed = (String::new(), String::new());
+        loop {
+            match self.editor.readline_with_initial(prompt, (&typed.0, &typed.1)) {
+                Ok(line) => {
+                    self.remember(&line)?;
+                    return Ok(Input::Text(unquote(&line)));
+                }
+                Err(ReadlineError::Interrupted) => return Ok(Input::Interrupted),
+                Err(ReadlineError::Eof) => return Ok(Input::End),
+                Err(ReadlineError::Io(e)) if e.kind() == ErrorKind::InvalidData => typed = self.leave_out(),
+                Err(e) => return Err(failed(e)),
             }
-            Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
-            Err(ReadlineError::Eof) => Ok(Input::End),
-            Err(e) => Err(failed(e)),
         }
+    }
+
+    /// After bytes that are not UTF-8: gives what had been typed before them, left and right of the cursor. rustyline has
+    /// thrown away what it had read with them; the rest of it goes too, so that no half of a paste is sent as a message.
+    fn leave_out(&mut self) -> (String, String) {
+        if let Some(ahead) = &self.ahead {
+            ahead.discard();
+        }
+        log::note("Bytes that are not UTF-8 came in: they, and what came together with them, are left out.");
+        self.editor.helper().map(|typing| typing.typed.borrow().clone()).unwrap_or_default()
     }
 
     fn load_history(&mut self) {
@@ -114,6 +137,11 @@ impl LineEditor {
     }
 }
 
+/// Whether rustyline leaves a terminal of that name as it is.
+fn is_plain(term: &OsStr) -> bool {
+    ["dumb", "cons25", "emacs"].iter().any(|plain| term.eq_ignore_ascii_case(plain))
+}
+
 fn failed(e: ReadlineError) -> Error {
     Error::runtime(format!("cannot read from the terminal: {e}")).caused_by(e)
 }
@@ -131,13 +159,26 @@ fn unquote(text: &str) -> String {
     if let Some(quoted) = text.trim().strip_prefix(QUOTES) {
         return quoted.strip_suffix(QUOTES).unwrap_or(quoted).trim_matches('\n').to_owned();
     }
-    text.replace("\\\n", "\n")
+    text.replace("\\\n", "\n").trim_end_matches('\n').to_owned()
 }
 
 /// What rustyline asks while a line is typed.
-#[derive(Default, Helper, Highlighter, Hinter)]
+#[derive(Default, Helper, Highlighter)]
 struct Typing {
     phrases: Vec<String>,
+    /// The line as it was last shown, left and right of the cursor.
+    typed: RefCell<(String, String)>,
+}
+
+/// No hints: rustyline tells here what the line has become, and nowhere else.
+impl Hinter for Typing {
+    type Hint = String;
+
+    fn hint(&self, line: &str, cursor: usize, _: &Context<'_>) -> Option<String> {
+        let (left, right) = line.split_at(cursor);
+        self.typed.replace((left.to_owned(), right.to_owned()));
+        None
+    }
 }
 
 impl Completer for Typing {
@@ -194,5 +235,6 @@ mod tests {
         assert!(is_open("one\\") && !is_open("one\\\ntwo"));
         assert_eq!(unquote("one\\\ntwo"), "one\ntwo");
         assert_eq!(unquote("a \\ b"), "a \\ b");
+        assert_eq!(unquote("one\n\n"), "one", "Ctrl-J before Enter is none of the message");
     }
 }

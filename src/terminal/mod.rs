@@ -8,3 +8,4 @@ pub mod markdown;
 pub mod progress;
 pub mod reading;
 pub mod render;
+pub mod typing;

@@ -36,8 +36,15 @@ impl Home {
 
     /// taper with the test model, without what the environment says of it.
     pub fn taper(&self, args: &[&str]) -> Command {
+        let mut command = self.bare(&[]);
+        command.arg("-m").arg(super::smollm2()).args(args);
+        command
+    }
+
+    /// taper with the model of its choice.
+    pub fn bare(&self, args: &[&str]) -> Command {
         let mut command = super::program::taper();
-        command.arg("-m").arg(super::smollm2()).args(args).env("TERM", "xterm");
+        command.args(args).env("TERM", "xterm");
         command.env("TAPER_DATA_DIR", self.0.path().join("data"));
         command.env("TAPER_CONFIG_DIR", self.0.path().join("config"));
         command
@@ -52,10 +59,32 @@ impl Home {
     }
 }
 
+/// A shell around a program, at a terminal that echoes as people's do; what it is set to afterwards comes last.
+pub fn in_shell(program: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap : INT; stty echo; echo \"shell $$\"; \"$0\" \"$@\"; echo \"exit code $?\"; stty -a"]);
+    shell.arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 /// Starts a program at a terminal.
 pub fn start(mut command: Command) -> PtySession {
     command.stdin(Stdio::inherit()); // the terminal, whatever it was before
     spawn_command(command, Some(60_000)).unwrap()
+}
+
+/// Sends a signal to the shell, which does not mind, and to what runs in it.
+pub fn signal_all(chat: &mut PtySession, signal: &str) {
+    let (_, shell) = chat.exp_regex("shell [0-9]+").unwrap();
+    chat.exp_string(">>> ").unwrap();
+    let group = shell.replace("shell ", "-");
+    assert!(Command::new("kill").args(["-s", signal, "--", &group]).status().unwrap().success());
 }
 
 /// Types keys as they are.

@@ -5,6 +5,7 @@ use crate::engine::{Event, Finish};
 use crate::error::{Kind, Result};
 use crate::session::Record;
 use crate::taper::Generation;
+use crate::terminal::interrupt::Caught;
 use crate::terminal::log;
 use crate::terminal::reading::Reading;
 use crate::terminal::render::Answer;
@@ -29,13 +30,26 @@ impl Chat<'_> {
             records.insert(0, Record::System { content: system.to_owned() });
         }
         self.autosave.keep(&records);
-        if let Some(generation) = self.generate()? {
-            self.accept(generation, false);
-        } else {
-            self.conversation.undo();
-            self.autosave.keep(&[Record::Undo]);
-        }
-        Ok(())
+        self.until_kept(|chat, caught| {
+            let (generation, shown) = chat.generate(caught);
+            if let Some(generation) = generation {
+                chat.accept(generation, false);
+            } else {
+                chat.conversation.undo();
+                chat.autosave.keep(&[Record::Undo]);
+            }
+            shown
+        })
+    }
+
+    /// Catches signals while an answer is made and kept. One that ends the program does so then.
+    fn until_kept(&mut self, answer: impl FnOnce(&mut Self, &Caught) -> Result<()>) -> Result<()> {
+        let interrupt = &self.program.interrupt;
+        let caught = interrupt.catch();
+        let answered = answer(self, &caught);
+        drop(caught);
+        interrupt.leave_if_told();
+        answered
     }
 
     /// Answers the last question again. The answer before stays until there is another.
@@ -48,18 +62,21 @@ impl Chat<'_> {
             log::note("There is no question to answer again.");
             return Ok(());
         }
-        match self.generate()? {
-            Some(generation) if !(generation.text.is_empty() && generation.done.finish == Finish::Interrupted) => {
-                self.accept(generation, true);
-            }
-            stopped => {
-                self.conversation = before;
-                if stopped.is_some() {
-                    self.program.say("[interrupted]");
+        self.until_kept(|chat, caught| {
+            let (generation, shown) = chat.generate(caught);
+            match generation {
+                Some(generation) if !(generation.text.is_empty() && generation.done.finish == Finish::Interrupted) => {
+                    chat.accept(generation, true);
+                }
+                stopped => {
+                    chat.conversation = before;
+                    if stopped.is_some() {
+                        chat.program.say("[interrupted]");
+                    }
                 }
             }
-        }
-        Ok(())
+            shown
+        })
     }
 
     /// Keeps an answer, then tells how it ended: what is told has been kept.
@@ -82,12 +99,12 @@ impl Chat<'_> {
         self.settings.next_seed();
     }
 
-    /// Shows the answer to the conversation as it stands. `None` when there is none; why was told.
-    fn generate(&mut self) -> Result<Option<Generation>> {
+    /// Shows the answer to the conversation as it stands. `None` when there is none; why was told. Beside it: whether it could
+    /// be shown. It ends where it cannot, and what came is there to be kept all the same.
+    fn generate(&mut self, caught: &Caught) -> (Option<Generation>, Result<()>) {
         let mut answer = Answer::styled(self.color);
         let mut reading = Reading::new(self.program.args.quiet);
         let mut output = Ok(());
-        let caught = self.program.interrupt.catch();
         let result = self.taper.chat(self.conversation.messages(), &self.settings.options, |event| {
             match event {
                 Event::Prompt { computed, total } => reading.at(*computed, *total),
@@ -99,17 +116,15 @@ impl Chat<'_> {
             }
             if caught.pressed() || output.is_err() { Flow::Break(()) } else { Flow::Continue(()) }
         });
-        drop(caught);
         drop(reading);
-        output?;
-        answer.end()?;
-        result.map(Some).or_else(|e| {
-            log::error(&e);
+        let shown = output.and_then(|()| answer.end());
+        let told = result.inspect_err(|e| {
+            log::error(e);
             if e.kind() == Kind::Memory {
                 log::note("/undo forgets the last question and its answer, /clear the whole conversation.");
             }
-            Ok(None)
-        })
+        });
+        (told.ok(), shown)
     }
 
     /// Says why an answer ended, where that is not plain.

@@ -48,7 +48,7 @@ const COMMANDS: [(&str, &str); 13] = [
     ("/sessions", "list the sessions"),
     ("/stats", "show speeds and how full the context is"),
     ("/model NAME", "go on with another model"),
-    ("/bye", "leave (also Ctrl-D)"),
+    ("/bye", "leave (also /exit, /quit and Ctrl-D)"),
 ];
 
 /// The text of `/help`.
@@ -161,6 +161,10 @@ mod tests {
             assert!(parse(&typed).unwrap().is_some(), "{usage}");
         }
         assert_eq!(parse("/?").unwrap(), Some(Command::Help));
+        for leaves in ["/bye", "/exit", "/quit"] {
+            assert_eq!(parse(leaves).unwrap(), Some(Command::Bye));
+            assert!(help().contains(leaves), "{leaves}");
+        }
     }
 
     #[test]

@@ -20,7 +20,8 @@ use super::Session;
 use crate::cli::Cli;
 use crate::config::{self, Dirs};
 use crate::error::{Error, Result};
-use crate::registry::{Manifest, ModelKind};
+use crate::registry::manifest::DEFAULT_MODEL;
+use crate::registry::{Manifest, ModelKind, resolve};
 use crate::session::{Record, Sessions};
 use crate::taper::Taper;
 use crate::terminal::color::Color;
@@ -37,25 +38,45 @@ pub(super) fn run(cli: &Cli, program: &Session) -> Result<()> {
     let data = dirs.data()?;
     let sessions = Sessions::new(data);
     // Before the model, which takes longer: what cannot be continued is refused at once.
-    let opened = sessions::at_start(&cli.chat, &sessions, &cli.model.model)?;
+    let model = lasting(&cli.model.model, &dirs);
+    let opened = sessions::at_start(&cli.chat, &sessions, &model)?;
+    let of_session = opened.saved.as_ref().and_then(|saved| saved.model.clone()).map(|model| lasting(&model, &dirs));
+    let model = of_session.filter(|_| !cli.model.model_named).unwrap_or(model);
+    let program = &program.with_model(&model);
     let options = super::options(&cli.prompt, &cli.sampling)?;
+    program.interrupt.hear_endings()?;
+    // Before the model too: the first question may be typed while it loads.
+    let mut editor = LineEditor::new(data.join("history"))?;
     let taper = program.load()?;
     taper.template()?;
     let mut chat = Chat {
         conversation: Conversation::new(),
-        model: cli.model.model.clone(),
+        model,
         taper,
         settings: Settings { options, fixed_seed: cli.sampling.seed != -1 },
         color: cli.chat.color,
         autosave: Autosave::new(opened.file),
         sessions,
         models: models(&dirs),
+        dirs,
         totals: Totals::default(),
         program,
     };
     chat.greet();
     chat.start(opened.saved, cli);
-    chat.talk(&mut LineEditor::new(data.join("history"))?)
+    chat.talk(&mut editor)
+}
+
+/// A model by a name that means the same in another folder, and under other settings.
+fn lasting(model: &str, dirs: &Dirs) -> String {
+    let lasting = if resolve::is_path(model) {
+        std::path::absolute(model).ok().and_then(|path| path.into_os_string().into_string().ok())
+    } else if model == DEFAULT_MODEL {
+        Manifest::load(dirs).ok().map(|manifest| manifest.default_model().to_owned())
+    } else {
+        None
+    };
+    lasting.unwrap_or_else(|| model.to_owned())
 }
 
 /// The names that `/model` takes. A list of the user's with a mistake in it is no reason to refuse a chat: whoever names a
@@ -66,10 +87,16 @@ fn models(dirs: &Dirs) -> Vec<String> {
     all.filter(|model| model.kind == ModelKind::Chat).map(|model| model.name.clone()).collect()
 }
 
+/// "1 answer", "2 answers".
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 struct Chat<'a> {
     taper: Taper,
-    /// The model as the user named it.
+    /// The model as sessions keep it.
     model: String,
+    dirs: Dirs,
     conversation: Conversation,
     settings: Settings,
     color: Color,
@@ -172,9 +199,9 @@ impl Chat<'_> {
         let taper = self.program.with_model(name).load()?;
         taper.template()?;
         self.taper = taper;
-        name.clone_into(&mut self.model);
+        self.model = lasting(name, &self.dirs);
         if !self.conversation.is_empty() {
-            self.autosave.keep(&[Record::Model { name: name.to_owned() }]);
+            self.autosave.keep(&[Record::Model { name: self.model.clone() }]);
         }
         log::note(format_args!("{} answers from now on, context {}.", self.taper.name(), self.taper.context()));
         Ok(())
@@ -204,7 +231,20 @@ impl Chat<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    #[test]
+    fn a_session_keeps_what_the_default_and_a_relative_path_stand_for() {
+        let dirs = Dirs::below(Path::new("/nonexistent"));
+        assert_eq!(lasting("default", &dirs), "smollm2-135m");
+        assert_eq!(lasting("smollm2", &dirs), "smollm2");
+        assert_eq!(lasting("hf:ada/mine:a/b.gguf", &dirs), "hf:ada/mine:a/b.gguf");
+        assert_eq!(lasting("synth:tinyllama-1.1b", &dirs), "synth:tinyllama-1.1b");
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(lasting("sub/m.gguf", &dirs), here.join("sub/m.gguf").to_str().unwrap());
+    }
 
     #[test]
     fn the_models_of_the_user_are_offered_and_a_mistake_in_their_list_stops_no_chat() {

@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Local};
 
-use super::Chat;
 use super::autosave::Autosave;
+use super::{Chat, counted, lasting};
 use crate::cli::{ChatArgs, Cli};
 use crate::error::{Error, Result};
-use crate::session::{Saved, SessionFile, Sessions};
+use crate::session::{Record, Saved, SessionFile, Sessions};
 use crate::terminal::log;
 
 /// Lines of `/sessions`.
@@ -40,7 +40,11 @@ impl Chat<'_> {
             return;
         };
         let fresh = saved.conversation.is_empty();
+        let other = saved.model.as_ref().is_some_and(|model| lasting(model, &self.dirs) != self.model);
         self.take_up(saved);
+        if other {
+            self.autosave.keep(&[Record::Model { name: self.model.clone() }]);
+        }
         let differs = self.conversation.system().unwrap_or_default() != asked;
         if self.autosave.file().is_new() {
             self.conversation.set_system(asked); // written with the first question
@@ -58,14 +62,15 @@ impl Chat<'_> {
         if saved.conversation.is_empty() {
             self.program.say(format_args!("Session {id} starts here."));
         } else {
-            self.program.say(format_args!("Session {id}, {} messages so far.", saved.conversation.messages().len()));
+            let messages = counted(saved.conversation.messages().len(), "message");
+            self.program.say(format_args!("Session {id}, {messages} so far."));
         }
         if saved.is_unanswered() {
             log::note("Its last question has no answer: /regen answers it, a new question takes its place.");
         } else if saved.interrupted {
             log::note("Its last answer was interrupted: /regen gives another.");
         }
-        if let Some(model) = saved.model.filter(|model| *model != self.model) {
+        if let Some(model) = saved.model.filter(|model| lasting(model, &self.dirs) != self.model) {
             self.program.say(format_args!("It was with {model}; /model {model} loads that again."));
         }
         self.conversation = saved.conversation;
@@ -113,8 +118,8 @@ impl Chat<'_> {
             () if file.is_new() => "nothing to save yet",
             () => "saved",
         };
-        let messages = self.conversation.messages().len();
-        log::note(format_args!("session {}, {messages} messages, {state}: {}", file.id(), file.path().display()));
+        let messages = counted(self.conversation.messages().len(), "message");
+        log::note(format_args!("session {}, {messages}, {state}: {}", file.id(), file.path().display()));
     }
 }
 

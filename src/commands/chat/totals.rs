@@ -1,5 +1,6 @@
 //! What a chat has cost so far: `/stats`.
 
+use super::counted;
 use crate::engine::Done;
 
 /// Sums over the answers of this run of the program.
@@ -26,9 +27,9 @@ impl Totals {
     pub fn describe(&self, context: usize) -> String {
         let Some((last, speeds)) = &self.last else { return "There is no answer yet.".to_owned() };
         format!(
-            "{} answers in {:.1} s: {} tokens read, {} written\nthe last one {}, {} of its {} prompt tokens remembered\n\
+            "{} in {:.1} s: {} tokens read, {} written\nthe last one {}, {} of its {} prompt tokens remembered\n\
              context: {} of {context} tokens used",
-            self.answers,
+            counted(self.answers, "answer"),
             self.seconds,
             self.prompt_tokens,
             self.generated_tokens,
@@ -59,6 +60,7 @@ mod tests {
             seed: 3,
         };
         totals.add(&done, "[ fast ]");
+        assert!(totals.describe(64).starts_with("1 answer in 3.0 s"), "{}", totals.describe(64));
         totals.add(&done, "[ prompt 5.0 t/s | generation 3.0 t/s | seed 3 ]");
         assert_eq!(
             totals.describe(64),
