@@ -321,6 +321,21 @@ fn what_does_not_fit_on_the_disk_is_refused_before_it_is_fetched() {
 }
 
 #[test]
+fn a_cache_that_cannot_be_written_to_is_no_full_disk() {
+    let place = Place::with(&[gguf()]);
+    // Where no folder can be made, `df` tells 0 bytes free.
+    let mut command = place.command(&["models", "pull", "hf:ada/tiny"]);
+    let output = command.env("HF_HUB_CACHE", "/proc/taper").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(1) && told.contains("cannot write to the hub's cache: No such file"),
+        "{told}"
+    );
+    assert!(told.contains("set HF_HUB_CACHE to a folder that can be written to"), "{told}");
+    assert_eq!(place.byte_requests(), [""; 0]);
+}
+
+#[test]
 fn of_several_files_the_choice_is_told_and_can_be_made() {
     let small = File::lfs("m-Q2_K.gguf", b"GGUF small");
     let place = Place::with(&[small.clone(), File::lfs("m-Q4_K_M.gguf", b"GGUF right")]);

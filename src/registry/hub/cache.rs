@@ -54,6 +54,16 @@ impl Cache {
         self.root.join(".locks").join(&self.name).join(format!("{hash}.lock"))
     }
 
+    /// Makes the folder of the blobs, and a file in it for a moment.
+    ///
+    /// # Errors
+    /// When the cache cannot be written to.
+    pub fn check_writable(&self) -> Result<()> {
+        let probe = self.blob(&format!(".{}.tmp", std::process::id()));
+        let written = make_parent(&probe).and_then(|()| fs::write(&probe, [])).and_then(|()| fs::remove_file(&probe));
+        written.map_err(|e| unwritable("write to the hub's cache", &self.folder(), e))
+    }
+
     /// The state that `revision`, or a commit of this name, had when it was last fetched.
     pub fn snapshot(&self, revision: &str) -> Option<Snapshot> {
         let commit = match fs::read_to_string(self.folder().join("refs").join(revision)) {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::download::Fetch;
+use super::super::space;
 use super::cache::{Cache, Snapshot, make_parent, unwritable};
 use super::choose::Choice;
 use super::client::{Client, Entry, Stopped, unreachable_hub};
@@ -84,38 +85,16 @@ fn identify(client: &Client, commit: &str, choice: &Choice, files: &[Entry], rep
     Ok(wanted)
 }
 
-/// Refuses what the disk has no room for, before a byte is fetched.
+/// Refuses what the cache cannot take or its disk has no room for, before a byte is fetched.
 fn check_space(cache: &Cache, files: &[Wanted]) -> Result<()> {
+    cache.check_writable()?;
     let left = |file: &Wanted| {
         let have = |path: &Path| path.metadata().map_or(0, |found| found.len());
         let blob = cache.blob(file.hash.text());
         file.entry.bytes.saturating_sub(have(&blob).max(have(&incomplete(&blob))))
     };
     let need = files.iter().map(left).fold(0, u64::saturating_add);
-    match free_space(&cache.folder()) {
-        Some(free) if free < need => Err(Error::runtime(format!(
-            "the disk has no room for the download: it needs {}, {} are free",
-            megabytes(need),
-            megabytes(free)
-        ))
-        .in_file(&cache.folder())
-        .help("free some space, or set HF_HUB_CACHE to a folder on a larger disk")),
-        _ => Ok(()),
-    }
-}
-
-/// Bytes that can still be written where `folder` is or will be, as POSIX's `df` tells; `None` when it cannot.
-fn free_space(folder: &Path) -> Option<u64> {
-    let there = folder.ancestors().find(|path| path.is_dir())?;
-    let told =
-        std::process::Command::new("df").arg("-Pk").arg(there).stderr(std::process::Stdio::null()).output().ok()?;
-    available(std::str::from_utf8(&told.stdout).ok()?)
-}
-
-/// The fourth column of the last line: kilobytes available.
-fn available(df: &str) -> Option<u64> {
-    let kilobytes: u64 = df.lines().last()?.split_whitespace().nth(3)?.parse().ok()?;
-    kilobytes.checked_mul(1024)
+    space::check(&cache.folder(), need, "HF_HUB_CACHE")
 }
 
 fn incomplete(blob: &Path) -> PathBuf {
@@ -242,21 +221,5 @@ impl From<Stopped> for Ended {
             Stopped::Cut(why) => Self::Cut(why),
             Stopped::Refused(error) => Self::Failed(error),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn free_space_is_read_as_posix_prints_it() {
-        let df = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/sda 1000 400 600 40% /my disk\n";
-        assert_eq!(available(df), Some(600 * 1024));
-        assert_eq!(
-            (available(""), available("df: no such file\n"), available("a b c 99999999999999999999\n")),
-            (None, None, None)
-        );
-        assert!(free_space(Path::new("/nonexistent/cache")).is_some_and(|free| free > 0));
     }
 }
