@@ -236,3 +236,22 @@ fn verify_of_a_file_of_ones_own_says_that_no_hash_is_known() {
     let (code, out, _) = place.run(&["verify", place.weights().to_str().unwrap()]);
     assert_eq!((code, out.as_str()), (0, "w  w.gguf  there is no known hash to compare it with\n"));
 }
+
+#[test]
+fn verify_finds_a_file_of_ones_own_that_was_cut() {
+    let place = Place::installed();
+    let path = place.path("half.gguf");
+    fs::write(&path, &place.gguf[..place.gguf.len() - 1]).unwrap();
+    let (code, out, error) = place.run(&["verify", path.to_str().unwrap()]);
+    assert!(code == 3 && out.starts_with("half  half.gguf  damaged: tensor `b`"), "{out}{error}");
+    assert!(error.contains("in DIR/half.gguf") && error.contains("download or convert it again"), "{error}");
+    assert!(!error.contains("taper models rm"), "it is not taper's to remove: {error}");
+
+    let folder = place.path("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("config.json"), b"{}").unwrap();
+    fs::write(folder.join("model.safetensors"), b"\x10\0\0\0\0\0\0\0{}").unwrap();
+    let report = place.json(&["verify", "--json", folder.to_str().unwrap()]);
+    let statuses = [0, 1].map(|file| report["files"][file]["status"].clone());
+    assert_eq!((report["ok"].clone(), statuses), (false.into(), ["unknown".into(), "damaged".into()]));
+}
