@@ -17,6 +17,7 @@ use hash::hex;
 use sha2::{Digest, Sha256};
 use taper::config::Dirs;
 use taper::error::Kind;
+use taper::format::weights::Weights;
 use taper::registry::manifest::Source;
 use taper::registry::{Fetch, FileKind, Manifest, ModelFiles, ModelKind, resolve_in};
 use taper::terminal::progress::Mode;
@@ -399,6 +400,17 @@ fn paths_of_files_and_folders_are_taken_as_they_are() {
     let found = resolve_path(folder.path().to_str().unwrap()).unwrap();
     assert_eq!(found.kind.path(), folder.path());
     assert!(matches!(found.kind, FileKind::Folder(_)));
+}
+
+#[test]
+fn a_folder_whose_shards_lie_elsewhere_is_refused_by_the_shards_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), b"{}").unwrap();
+    let index = br#"{"weight_map": {"lm_head.weight": "../out.safetensors"}}"#;
+    fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+    let found = resolve_path(folder.path().to_str().unwrap()).unwrap();
+    let error = Weights::from_safetensors(found.kind.path(), 1, 1).unwrap_err().to_string();
+    assert!(error.contains("the index names the shard \"../out.safetensors\""), "{error}");
 }
 
 #[test]
