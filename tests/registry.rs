@@ -240,6 +240,30 @@ fn what_pip_says_is_passed_on_with_the_command_and_the_way_around() {
 }
 
 #[test]
+fn what_does_not_fit_on_the_disk_is_refused_before_pip_is_called() {
+    let place = Place::with_weights();
+    let huge = manifest_of(&file("w.gguf", "made_up/w.gguf", 1 << 60, &sha256(WEIGHTS)));
+    let error = place.resolve(&huge).unwrap_err();
+    assert_eq!(error.kind(), Kind::Runtime);
+    let text = error.to_string();
+    assert!(text.contains("no room for the download: it needs 1152921504.61 GB, "), "{text}");
+    assert!(text.contains("models/tiny") && text.contains("TAPER_CACHE_DIR"), "{text}");
+    assert_eq!(place.pip_calls(), 0);
+    assert!(place.installed().is_empty());
+}
+
+#[test]
+fn a_disk_that_fills_while_pip_downloads_is_told_without_a_traceback() {
+    let place = Place::with_weights();
+    place.script("echo 'Traceback (most recent call last):\nOSError: [Errno 28] No space left on device' >&2; exit 2");
+    let error = place.resolve(&weights()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Runtime);
+    let text = error.to_string();
+    assert!(text.contains("the disk became full while tiny was downloaded") && !text.contains("Traceback"), "{text}");
+    assert!(text.contains("TAPER_CACHE_DIR"), "{text}");
+}
+
+#[test]
 fn without_python_the_error_says_what_to_install() {
     let place = Place::with_weights();
     let fetch = Fetch { python: "/nonexistent/python".into(), ..place.fetch() };

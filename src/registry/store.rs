@@ -90,6 +90,11 @@ impl Staging {
         Ok(Self { folder, part, _lock: lock })
     }
 
+    /// The model's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A new folder for unfinished things.
     pub fn subfolder(&self, name: &str) -> Result<PathBuf> {
         let path = self.part.join(name);
