@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
 mod common;
+#[path = "hub/leftovers.rs"]
+mod leftovers;
 #[path = "hub/server.rs"]
 mod server;
 

@@ -194,6 +194,22 @@ fn rm_removes_only_with_consent() {
 }
 
 #[test]
+fn what_a_killed_pip_left_is_told_and_can_be_removed() {
+    let place = Place::new();
+    let part = place.path("cache/models/tiny/.part/pip/deep");
+    fs::create_dir_all(&part).unwrap();
+    fs::write(part.join("made_up.whl"), [0; 2000]).unwrap();
+    let list = place.run(&["list"]).1;
+    assert!(list.contains("tiny (default)         no, 2.0 kB unfinished"), "{list}");
+    assert_eq!(place.json(&["list", "--json"])[0]["unfinished_bytes"], 2000);
+    assert!(place.run(&["show", "tiny"]).1.contains("unfinished  2.0 kB of a download in DIR/cache/models/tiny;"));
+    let (code, out, _) = place.run(&["rm", "-y", "tiny"]);
+    assert_eq!((code, out.as_str()), (0, "removed tiny, 2.0 kB\n"));
+    assert!(!place.path("cache/models/tiny/.part").exists());
+    assert_eq!(place.run(&["rm", "-y", "tiny"]).0, 3);
+}
+
+#[test]
 fn rm_asks_on_a_terminal_and_takes_only_yes() {
     let place = Place::installed();
     let ask = |reply: &str| {

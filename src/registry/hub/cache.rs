@@ -9,7 +9,7 @@
 //! ```
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::path::{Component, Path, PathBuf};
 
 use super::super::resolve::{FileKind, is_gguf};
@@ -111,6 +111,40 @@ impl Cache {
             .flat_map(|other| other.files().into_iter().filter_map(move |name| other.hash(&name)).collect::<Vec<_>>())
             .collect();
         hashes.into_iter().filter(|hash| !still_used.contains(hash)).try_for_each(|hash| remove(self.blob(&hash)))
+    }
+
+    /// The beginnings of files that are being fetched, or whose download was cut; whose they are, only the hub knows.
+    pub fn unfinished(&self) -> Vec<PathBuf> {
+        let blobs = fs::read_dir(self.folder().join("blobs")).into_iter().flatten().flatten();
+        let mut parts: Vec<PathBuf> = blobs.map(|entry| entry.path()).collect();
+        parts.retain(|path| path.extension().is_some_and(|extension| extension == "incomplete"));
+        parts.sort();
+        parts
+    }
+
+    /// Removes [`Self::unfinished`].
+    ///
+    /// # Errors
+    /// When something cannot be removed, or another program is writing to it.
+    pub fn remove_unfinished(&self) -> Result<()> {
+        for path in self.unfinished() {
+            // Some programs put words of their own between the hash and the end of the name.
+            let hash = path.file_name().and_then(|name| name.to_str()?.split('.').next()).unwrap_or_default();
+            let lock = self.lock(hash);
+            let failed = |e| unwritable("lock the unfinished file", &lock, e);
+            make_parent(&lock).map_err(failed)?;
+            let held = fs::File::create(&lock).map_err(failed)?;
+            match held.try_lock() {
+                Ok(()) => fs::remove_file(&path).map_err(|e| Error::io("remove the unfinished file", &path, e))?,
+                Err(TryLockError::Error(e)) => return Err(failed(e)),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::runtime("another program is fetching this file")
+                        .in_file(&path)
+                        .help("end it, or wait for it, and then remove the model"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes `name` of `commit` a link to the blob `hash`.
