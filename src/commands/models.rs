@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use crate::cli::{ModelsArgs, ModelsCommand, OutputArgs};
 use crate::config::{self, Dirs};
 use crate::error::Result;
+use crate::format::gguf::Gguf;
 use crate::format::repack::{self, Kept};
+use crate::model::config::Config;
 use crate::registry::local::{self, Local, Unfinished};
 use crate::registry::manifest::{Model, Source};
 use crate::registry::{FileKind, Manifest, ModelKind, hub, resolve};
@@ -71,6 +73,16 @@ impl Registry {
         local::look(model, &self.dirs, &self.hub_cache)
     }
 
+    /// The models of the hub's cache that go by no name of the registry. Those of another architecture, which other
+    /// programs share the cache for, are left out; damaged ones are not.
+    fn cached(&self) -> Result<Vec<(hub::Spec, Local)>> {
+        let named = self.manifest.models().iter().map(|model| Ok(self.look(model)?.kind));
+        let named: Vec<FileKind> = named.collect::<Result<_>>()?;
+        let mut found = hub::models(&self.hub_cache);
+        found.retain(|(_, local)| !named.contains(&local.kind) && !is_foreign(&local.kind));
+        Ok(found)
+    }
+
     /// What a download of it left. A file of a repository that is there says nothing of the repository's others.
     fn unfinished(&self, named: &Named<'_>) -> Result<Option<Unfinished>> {
         match named {
@@ -97,6 +109,14 @@ enum Named<'m> {
     Hub(hub::Spec, Option<Local>),
     /// A name for it, and its files.
     Path(String, Local),
+}
+
+/// Whether it is whole by its header, and of an architecture that taper does not run.
+fn is_foreign(kind: &FileKind) -> bool {
+    match kind {
+        FileKind::Gguf(path) => Gguf::open(path).is_ok_and(|gguf| Config::from_gguf(&gguf.metadata).is_err()),
+        FileKind::Folder(path) => Config::from_json(&path.join("config.json")).is_err(),
+    }
 }
 
 /// The model as JSON; `show` says more.

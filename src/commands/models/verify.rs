@@ -73,6 +73,7 @@ fn all(registry: &Registry) -> Result<Vec<(String, Local)>> {
     let looked = registry.manifest.models().iter().map(|model| Ok((model.name.clone(), registry.look(model)?)));
     let mut looked = looked.collect::<Result<Vec<_>>>()?;
     looked.retain(|(_, local)| local.is_there());
+    looked.extend(registry.cached()?.into_iter().map(|(spec, local)| (spec.to_string(), local)));
     Ok(looked)
 }
 

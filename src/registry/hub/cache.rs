@@ -26,6 +26,20 @@ pub fn folder(env: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     })
 }
 
+/// The models' repositories in the cache at `root`, as USER/NAME, sorted.
+pub fn repositories(root: &Path) -> Vec<String> {
+    let folders = fs::read_dir(root).into_iter().flatten().flatten();
+    let repo = |folder: String| {
+        // The hub allows no `--` in either part.
+        let (user, name) = folder.strip_prefix("models--")?.split_once("--")?;
+        Some(format!("{user}/{name}"))
+    };
+    let mut repos: Vec<String> =
+        folders.filter_map(|entry| entry.file_name().into_string().ok().and_then(repo)).collect();
+    repos.sort();
+    repos
+}
+
 /// The part of the cache that belongs to one repository.
 #[derive(Debug, Clone)]
 pub struct Cache {
