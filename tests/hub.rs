@@ -2,6 +2,8 @@
 #![cfg(feature = "hub")]
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
+#[path = "hub/busy.rs"]
+mod busy;
 mod common;
 #[path = "hub/leftovers.rs"]
 mod leftovers;
@@ -224,12 +226,13 @@ fn what_the_hub_refuses_is_said_with_what_to_do() {
         ),
         ("403 Forbidden", "X-Error-Message: no way\r\n", &["no way", "accept the licence"]),
         ("404 Not Found", "", &["the hub has no such model", "check the name"]),
-        ("429 Too Many Requests", "Retry-After: 17\r\n", &["too many requests", "try again in 17 s"]),
+        ("429 Too Many Requests", "Retry-After: 3600\r\n", &["too many requests", "try again in 3600 s"]),
         ("503 Service Unavailable", "", &["the hub answered 503", "try again later"]),
     ] {
         let place = Place::with(&[gguf()]);
         place.hub.refuse(status, headers);
-        let told = place.refused("hf:ada/tiny");
+        // Twice the patience is how long a busy hub is asked again.
+        let told = place.refused_within("hf:ada/tiny", if status.starts_with("503") { "1" } else { "30" });
         assert!(expected.iter().all(|part| told.contains(part)), "{status}: {told}");
         assert!(told.contains("in hf:ada/tiny"), "{told}");
     }
@@ -245,6 +248,7 @@ fn a_stall_ends_and_keeps_what_came() {
         told.contains("cannot reach the hub: nothing came for 1 s") && told.contains("goes on from there"),
         "{told}"
     );
+    assert!(told.contains("\nnothing came for 1 s: trying again, 1.0 kB are here\n"), "{told}");
     assert_eq!(place.incomplete(&file).metadata().unwrap().len(), 1000);
     place.pulled(&file);
 }
@@ -352,11 +356,13 @@ fn of_several_files_the_choice_is_told_and_can_be_made() {
 
 #[test]
 fn the_token_goes_to_the_hub() {
-    let place = Place::with(&[gguf()]);
-    place.command(&["models", "pull", "hf:ada/tiny"]).env("HF_TOKEN", "hf_secret").output().unwrap();
-    let requests = place.hub.requests();
-    let listing = requests.iter().find(|request| request.contains("/api/models")).unwrap();
-    assert!(listing.ends_with("Bearer hf_secret"), "{requests:?}");
+    for token in ["hf_secret", "hf_secret\n", " hf_secret\r\n"] {
+        let place = Place::with(&[gguf()]);
+        place.command(&["models", "pull", "hf:ada/tiny"]).env("HF_TOKEN", token).output().unwrap();
+        let requests = place.hub.requests();
+        let listing = requests.iter().find(|request| request.contains("/api/models")).unwrap();
+        assert!(listing.ends_with("Bearer hf_secret"), "{token:?}: {requests:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::super::download::Fetch;
 use super::super::space;
 use super::cache::{Cache, Snapshot, make_parent, unwritable};
 use super::choose::Choice;
-use super::client::{Client, Entry, Stopped, unreachable_hub};
+use super::client::{Client, Entry, Listing, Stopped, Tell, unreachable_hub};
 use super::part::{Hash, Part};
 use crate::error::{Error, Result};
 use crate::terminal::progress::{Progress, megabytes};
@@ -32,10 +32,11 @@ pub(super) fn download(
     choose: impl FnOnce(&[String]) -> Result<Choice>,
 ) -> Result<(Choice, Snapshot)> {
     let client = Client::new(repo)?;
-    let listing = client.list(revision)?;
+    let tell = |line: &str| fetch.progress.note(line);
+    let listing = client.list(revision, &tell)?;
     let names: Vec<String> = listing.files.iter().map(|file| file.name.clone()).collect();
     let choice = choose(&names)?;
-    let files = identify(&client, &listing.commit, &choice, &listing.files, repo)?;
+    let files = identify(&client, &listing, &choice, repo, &tell)?;
     let cache = Cache::new(&fetch.hub_cache, repo);
     check_space(&cache, &files)?;
     for file in &files {
@@ -56,17 +57,17 @@ struct Wanted {
 }
 
 /// Finds the chosen files among the repository's, and their hashes.
-fn identify(client: &Client, commit: &str, choice: &Choice, files: &[Entry], repo: &str) -> Result<Vec<Wanted>> {
+fn identify(client: &Client, listing: &Listing, choice: &Choice, repo: &str, tell: Tell<'_>) -> Result<Vec<Wanted>> {
     let find =
         |name: &String| {
-            files.iter().find(|file| file.name == *name).cloned().ok_or_else(|| {
+            listing.files.iter().find(|file| file.name == *name).cloned().ok_or_else(|| {
                 Error::model("the hub has no such model, file or revision").at(format!("hf:{repo}:{name}"))
             })
         };
     let entries: Vec<Entry> = choice.files.iter().map(find).collect::<Result<_>>()?;
     let small: Vec<String> =
         entries.iter().filter(|file| file.sha256.is_none()).map(|file| file.name.clone()).collect();
-    let mut ids = client.object_ids(commit, &small)?.into_iter();
+    let mut ids = client.object_ids(&listing.commit, &small, tell)?.into_iter();
     let mut wanted = Vec::new();
     for (entry, promised) in entries.into_iter().zip(&choice.sha256) {
         let hash = match &entry.sha256 {
@@ -176,7 +177,7 @@ impl Transfer<'_> {
                     if fruitless == FRUITLESS {
                         return Err(unreachable_hub(&why).in_file(&part.path));
                     }
-                    tracing::info!("the download was cut ({why}); going on from byte {}", part.bytes);
+                    progress.note(&format!("{why}: trying again, {} are here", megabytes(part.bytes)));
                     std::thread::sleep(Duration::from_millis(250 << fruitless));
                 }
             }
@@ -188,7 +189,7 @@ impl Transfer<'_> {
     /// One request: to the end of the file if nothing comes between.
     fn attempt(&self, part: &mut Part, progress: &Progress) -> Result<(), Ended> {
         let all = self.file.entry.bytes;
-        let mut bytes = self.client.bytes(self.commit, &self.file.entry, part.bytes)?;
+        let mut bytes = self.client.bytes(self.commit, &self.file.entry, part.bytes, &|line| progress.note(line))?;
         if part.bytes > 0 && bytes.length == Some(all) {
             // A server that knows no ranges sends everything again.
             part.restart().map_err(Ended::Failed)?;
