@@ -2,7 +2,11 @@
 #![cfg(feature = "hub")]
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
+#[path = "hub/busy.rs"]
+mod busy;
 mod common;
+#[path = "hub/leftovers.rs"]
+mod leftovers;
 #[path = "hub/server.rs"]
 mod server;
 
@@ -222,12 +226,13 @@ fn what_the_hub_refuses_is_said_with_what_to_do() {
         ),
         ("403 Forbidden", "X-Error-Message: no way\r\n", &["no way", "accept the licence"]),
         ("404 Not Found", "", &["the hub has no such model", "check the name"]),
-        ("429 Too Many Requests", "Retry-After: 17\r\n", &["too many requests", "try again in 17 s"]),
+        ("429 Too Many Requests", "Retry-After: 3600\r\n", &["too many requests", "try again in 3600 s"]),
         ("503 Service Unavailable", "", &["the hub answered 503", "try again later"]),
     ] {
         let place = Place::with(&[gguf()]);
         place.hub.refuse(status, headers);
-        let told = place.refused("hf:ada/tiny");
+        // Twice the patience is how long a busy hub is asked again.
+        let told = place.refused_within("hf:ada/tiny", if status.starts_with("503") { "1" } else { "30" });
         assert!(expected.iter().all(|part| told.contains(part)), "{status}: {told}");
         assert!(told.contains("in hf:ada/tiny"), "{told}");
     }
@@ -243,6 +248,7 @@ fn a_stall_ends_and_keeps_what_came() {
         told.contains("cannot reach the hub: nothing came for 1 s") && told.contains("goes on from there"),
         "{told}"
     );
+    assert!(told.contains("\nnothing came for 1 s: trying again, 1.0 kB are here\n"), "{told}");
     assert_eq!(place.incomplete(&file).metadata().unwrap().len(), 1000);
     place.pulled(&file);
 }
@@ -321,6 +327,21 @@ fn what_does_not_fit_on_the_disk_is_refused_before_it_is_fetched() {
 }
 
 #[test]
+fn a_cache_that_cannot_be_written_to_is_no_full_disk() {
+    let place = Place::with(&[gguf()]);
+    // Where no folder can be made, `df` tells 0 bytes free.
+    let mut command = place.command(&["models", "pull", "hf:ada/tiny"]);
+    let output = command.env("HF_HUB_CACHE", "/proc/taper").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(1) && told.contains("cannot write to the hub's cache: No such file"),
+        "{told}"
+    );
+    assert!(told.contains("set HF_HUB_CACHE to a folder that can be written to"), "{told}");
+    assert_eq!(place.byte_requests(), [""; 0]);
+}
+
+#[test]
 fn of_several_files_the_choice_is_told_and_can_be_made() {
     let small = File::lfs("m-Q2_K.gguf", b"GGUF small");
     let place = Place::with(&[small.clone(), File::lfs("m-Q4_K_M.gguf", b"GGUF right")]);
@@ -335,11 +356,13 @@ fn of_several_files_the_choice_is_told_and_can_be_made() {
 
 #[test]
 fn the_token_goes_to_the_hub() {
-    let place = Place::with(&[gguf()]);
-    place.command(&["models", "pull", "hf:ada/tiny"]).env("HF_TOKEN", "hf_secret").output().unwrap();
-    let requests = place.hub.requests();
-    let listing = requests.iter().find(|request| request.contains("/api/models")).unwrap();
-    assert!(listing.ends_with("Bearer hf_secret"), "{requests:?}");
+    for token in ["hf_secret", "hf_secret\n", " hf_secret\r\n"] {
+        let place = Place::with(&[gguf()]);
+        place.command(&["models", "pull", "hf:ada/tiny"]).env("HF_TOKEN", token).output().unwrap();
+        let requests = place.hub.requests();
+        let listing = requests.iter().find(|request| request.contains("/api/models")).unwrap();
+        assert!(listing.ends_with("Bearer hf_secret"), "{token:?}: {requests:?}");
+    }
 }
 
 #[test]

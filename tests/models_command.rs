@@ -194,6 +194,22 @@ fn rm_removes_only_with_consent() {
 }
 
 #[test]
+fn what_a_killed_pip_left_is_told_and_can_be_removed() {
+    let place = Place::new();
+    let part = place.path("cache/models/tiny/.part/pip/deep");
+    fs::create_dir_all(&part).unwrap();
+    fs::write(part.join("made_up.whl"), [0; 2000]).unwrap();
+    let list = place.run(&["list"]).1;
+    assert!(list.contains("tiny (default)         no, 2.0 kB unfinished"), "{list}");
+    assert_eq!(place.json(&["list", "--json"])[0]["unfinished_bytes"], 2000);
+    assert!(place.run(&["show", "tiny"]).1.contains("unfinished  2.0 kB of a download in DIR/cache/models/tiny;"));
+    let (code, out, _) = place.run(&["rm", "-y", "tiny"]);
+    assert_eq!((code, out.as_str()), (0, "removed tiny, 2.0 kB\n"));
+    assert!(!place.path("cache/models/tiny/.part").exists());
+    assert_eq!(place.run(&["rm", "-y", "tiny"]).0, 3);
+}
+
+#[test]
 fn rm_asks_on_a_terminal_and_takes_only_yes() {
     let place = Place::installed();
     let ask = |reply: &str| {
@@ -235,4 +251,23 @@ fn verify_of_a_file_of_ones_own_says_that_no_hash_is_known() {
     let place = Place::installed();
     let (code, out, _) = place.run(&["verify", place.weights().to_str().unwrap()]);
     assert_eq!((code, out.as_str()), (0, "w  w.gguf  there is no known hash to compare it with\n"));
+}
+
+#[test]
+fn verify_finds_a_file_of_ones_own_that_was_cut() {
+    let place = Place::installed();
+    let path = place.path("half.gguf");
+    fs::write(&path, &place.gguf[..place.gguf.len() - 1]).unwrap();
+    let (code, out, error) = place.run(&["verify", path.to_str().unwrap()]);
+    assert!(code == 3 && out.starts_with("half  half.gguf  damaged: tensor `b`"), "{out}{error}");
+    assert!(error.contains("in DIR/half.gguf") && error.contains("download or convert it again"), "{error}");
+    assert!(!error.contains("taper models rm"), "it is not taper's to remove: {error}");
+
+    let folder = place.path("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("config.json"), b"{}").unwrap();
+    fs::write(folder.join("model.safetensors"), b"\x10\0\0\0\0\0\0\0{}").unwrap();
+    let report = place.json(&["verify", "--json", folder.to_str().unwrap()]);
+    let statuses = [0, 1].map(|file| report["files"][file]["status"].clone());
+    assert_eq!((report["ok"].clone(), statuses), (false.into(), ["unknown".into(), "damaged".into()]));
 }

@@ -17,6 +17,7 @@ use hash::hex;
 use sha2::{Digest, Sha256};
 use taper::config::Dirs;
 use taper::error::Kind;
+use taper::format::weights::Weights;
 use taper::registry::manifest::Source;
 use taper::registry::{Fetch, FileKind, Manifest, ModelFiles, ModelKind, resolve_in};
 use taper::terminal::progress::Mode;
@@ -239,6 +240,30 @@ fn what_pip_says_is_passed_on_with_the_command_and_the_way_around() {
 }
 
 #[test]
+fn what_does_not_fit_on_the_disk_is_refused_before_pip_is_called() {
+    let place = Place::with_weights();
+    let huge = manifest_of(&file("w.gguf", "made_up/w.gguf", 1 << 60, &sha256(WEIGHTS)));
+    let error = place.resolve(&huge).unwrap_err();
+    assert_eq!(error.kind(), Kind::Runtime);
+    let text = error.to_string();
+    assert!(text.contains("no room for the download: it needs 1152921504.61 GB, "), "{text}");
+    assert!(text.contains("models/tiny") && text.contains("TAPER_CACHE_DIR"), "{text}");
+    assert_eq!(place.pip_calls(), 0);
+    assert!(place.installed().is_empty());
+}
+
+#[test]
+fn a_disk_that_fills_while_pip_downloads_is_told_without_a_traceback() {
+    let place = Place::with_weights();
+    place.script("echo 'Traceback (most recent call last):\nOSError: [Errno 28] No space left on device' >&2; exit 2");
+    let error = place.resolve(&weights()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Runtime);
+    let text = error.to_string();
+    assert!(text.contains("the disk became full while tiny was downloaded") && !text.contains("Traceback"), "{text}");
+    assert!(text.contains("TAPER_CACHE_DIR"), "{text}");
+}
+
+#[test]
 fn without_python_the_error_says_what_to_install() {
     let place = Place::with_weights();
     let fetch = Fetch { python: "/nonexistent/python".into(), ..place.fetch() };
@@ -399,6 +424,17 @@ fn paths_of_files_and_folders_are_taken_as_they_are() {
     let found = resolve_path(folder.path().to_str().unwrap()).unwrap();
     assert_eq!(found.kind.path(), folder.path());
     assert!(matches!(found.kind, FileKind::Folder(_)));
+}
+
+#[test]
+fn a_folder_whose_shards_lie_elsewhere_is_refused_by_the_shards_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), b"{}").unwrap();
+    let index = br#"{"weight_map": {"lm_head.weight": "../out.safetensors"}}"#;
+    fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+    let found = resolve_path(folder.path().to_str().unwrap()).unwrap();
+    let error = Weights::from_safetensors(found.kind.path(), 1, 1).unwrap_err().to_string();
+    assert!(error.contains("the index names the shard \"../out.safetensors\""), "{error}");
 }
 
 #[test]

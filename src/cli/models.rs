@@ -83,8 +83,8 @@ pub struct RmArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
-    /// A name that `taper models list` shows, hf:USER/REPO[:FILE], or a .gguf file; all models of the list that are on
-    /// this machine when there is none
+    /// A name that `taper models list` shows, hf:USER/REPO[:FILE], or a .gguf file; all models that are on this
+    /// machine when there is none
     #[arg(value_name = "NAME|HF|PATH")]
     pub name: Option<String>,
     #[command(flatten)]

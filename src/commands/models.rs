@@ -2,6 +2,7 @@
 //!
 //! Results go to standard output, as text or (`--json`) as one JSON value; progress and questions go to standard error.
 
+mod list;
 mod pull;
 mod rm;
 mod show;
@@ -11,21 +12,22 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::cli::{ListArgs, ModelsArgs, ModelsCommand, OutputArgs};
+use crate::cli::{ModelsArgs, ModelsCommand, OutputArgs};
 use crate::config::{self, Dirs};
 use crate::error::Result;
+use crate::format::gguf::Gguf;
 use crate::format::repack::{self, Kept};
-use crate::registry::local::{self, Local};
+use crate::model::config::Config;
+use crate::registry::local::{self, Local, Unfinished};
 use crate::registry::manifest::{Model, Source};
 use crate::registry::{FileKind, Manifest, ModelKind, hub, resolve};
 use crate::terminal::interrupt::Interrupt;
 use crate::terminal::log;
-use crate::terminal::progress::{Mode, megabytes};
-use crate::terminal::render::Answer;
+use crate::terminal::progress::Mode;
 
 pub(super) fn run(args: &ModelsArgs) -> Result<()> {
     match &args.command {
-        ModelsCommand::List(args) => list(args, &Registry::start(&args.output)?),
+        ModelsCommand::List(args) => list::run(args, &Registry::start(&args.output)?),
         ModelsCommand::Pull(args) => pull::run(args, &Registry::start(&args.output)?),
         ModelsCommand::Show(args) => show::run(args, &Registry::start(&args.output)?),
         ModelsCommand::Rm(args) => rm::run(args, &Registry::start(&args.output)?),
@@ -71,6 +73,29 @@ impl Registry {
         local::look(model, &self.dirs, &self.hub_cache)
     }
 
+    /// The models of the hub's cache that go by no name of the registry. Those of another architecture, which other
+    /// programs share the cache for, are left out; damaged ones are not.
+    fn cached(&self) -> Result<Vec<(hub::Spec, Local)>> {
+        let named = self.manifest.models().iter().map(|model| Ok(self.look(model)?.kind));
+        let named: Vec<FileKind> = named.collect::<Result<_>>()?;
+        let mut found = hub::models(&self.hub_cache);
+        found.retain(|(_, local)| !named.contains(&local.kind) && !is_foreign(&local.kind));
+        Ok(found)
+    }
+
+    /// What a download of it left. A file of a repository that is there says nothing of the repository's others.
+    fn unfinished(&self, named: &Named<'_>) -> Result<Option<Unfinished>> {
+        match named {
+            Named::Model(model, local) => self.unfinished_model(model, local),
+            Named::Hub(hub::Spec { file: Some(_), .. }, Some(_)) | Named::Path(..) => Ok(None),
+            Named::Hub(spec, _) => Ok(Unfinished::of_repository(&self.hub_cache, &spec.repo)),
+        }
+    }
+
+    fn unfinished_model(&self, model: &Model, local: &Local) -> Result<Option<Unfinished>> {
+        Unfinished::of_model(model, local, &self.dirs, &self.hub_cache)
+    }
+
     /// What is kept of a model's weights as backends pack them.
     fn repacked(&self, local: &Local) -> Vec<Kept> {
         let folder = repack::Folder::of(&self.dirs);
@@ -86,33 +111,16 @@ enum Named<'m> {
     Path(String, Local),
 }
 
-fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
-    let all = registry.manifest.models().iter().map(|model| Ok((model, registry.look(model)?)));
-    let models = all.collect::<Result<Vec<_>>>()?.into_iter();
-    let mut answer = Answer::new();
-    if args.output.json {
-        let models: Vec<Value> = models.map(|(model, local)| summary(model, &local, registry)).collect();
-        return answer.line(&Value::from(models).to_string());
+/// Whether it is whole by its header, and of an architecture that taper does not run.
+fn is_foreign(kind: &FileKind) -> bool {
+    match kind {
+        FileKind::Gguf(path) => Gguf::open(path).is_ok_and(|gguf| Config::from_gguf(&gguf.metadata).is_err()),
+        FileKind::Folder(path) => Config::from_json(&path.join("config.json")).is_err(),
     }
-    let rows = models.map(|(model, local)| {
-        let default = if model.name == registry.manifest.default_model() { " (default)" } else { "" };
-        let mut here = match (local.is_whole(), local.is_there()) {
-            (true, _) => megabytes(local.bytes()),
-            (false, true) => "incomplete".to_owned(),
-            (false, false) => "no".to_owned(),
-        };
-        let repacked = repack::bytes(&registry.repacked(&local));
-        if repacked > 0 {
-            here = format!("{here} + {} repacked", megabytes(repacked));
-        }
-        [format!("{}{default}", model.name), here, model.licence.clone(), model.description.clone()]
-    });
-    let head = ["NAME", "HERE", "LICENCE", "DESCRIPTION"].map(str::to_owned);
-    answer.push(&table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
 }
 
 /// The model as JSON; `show` says more.
-fn summary(model: &Model, local: &Local, registry: &Registry) -> Value {
+fn summary(model: &Model, local: &Local, unfinished: Option<&Unfinished>, registry: &Registry) -> Value {
     let whole = Some(local).filter(|local| local.is_whole());
     json!({
         "name": model.name,
@@ -126,6 +134,7 @@ fn summary(model: &Model, local: &Local, registry: &Registry) -> Value {
         "path": whole.map(|local| path_text(&local.kind)),
         "bytes": whole.map(Local::bytes),
         "repacked_bytes": repack::bytes(&registry.repacked(local)),
+        "unfinished_bytes": unfinished.map_or(0, |part| part.bytes),
     })
 }
 

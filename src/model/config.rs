@@ -105,11 +105,13 @@ impl Config {
     }
 
     fn parse_json(text: &str) -> Result<Self> {
-        let json: JsonConfig = serde_json::from_str(text)
-            .map_err(|e| Error::model(format!("the model's configuration cannot be read: {e}")))?;
-        if !matches!(json.model_type.as_str(), "llama" | "mistral") {
-            return Err(unsupported_architecture(&json.model_type));
-        }
+        let unreadable = |e: serde_json::Error| Error::model(format!("the model's configuration cannot be read: {e}"));
+        // First of all: another architecture's file has other fields, and a missing one is not what is wrong with it.
+        let named: JsonArchitecture = serde_json::from_str(text).map_err(unreadable)?;
+        let Some(default_context) = named.default_context() else {
+            return Err(unsupported_architecture(named.name()));
+        };
+        let json: JsonConfig = serde_json::from_str(text).map_err(unreadable)?;
         if json.mlp_bias {
             return Err(Error::model("mlp_bias is not supported: no released Llama has it"));
         }
@@ -135,10 +137,10 @@ impl Config {
             kv_heads: json.num_key_value_heads.unwrap_or(heads),
             head_dim: json.head_dim.unwrap_or(json.hidden_size / heads.max(1)),
             vocab: json.vocab_size,
-            context: json.max_position_embeddings,
+            context: json.max_position_embeddings.unwrap_or(default_context),
             rms_eps: json.rms_norm_eps,
             rope: Rope { base, scaling },
-            window: json.sliding_window.filter(|n| *n > 0 && json.model_type == "mistral"),
+            window: json.sliding_window.filter(|n| *n > 0 && named.name() == "mistral"),
         };
         config.check()?;
         Ok(config)
@@ -200,10 +202,39 @@ fn unsupported_scaling(name: &str) -> Error {
     Error::model(format!("RoPE scaling `{name}` is not supported (supported: linear, llama3)"))
 }
 
+/// What a `config.json` says it is. Some have only the list of classes that can load them.
+#[derive(Deserialize)]
+struct JsonArchitecture {
+    model_type: Option<String>,
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+}
+
+impl JsonArchitecture {
+    fn name(&self) -> &str {
+        let class = self.architectures.iter().flatten().next().map(String::as_str);
+        match (self.model_type.as_deref(), class) {
+            (Some(name), _) => name,
+            (None, Some("LlamaForCausalLM")) => "llama",
+            (None, Some("MistralForCausalLM")) => "mistral",
+            (None, class) => class.unwrap_or("(none)"),
+        }
+    }
+
+    /// The context of a file that names none: transformers' defaults for `LlamaConfig` and `MistralConfig`. `None` for
+    /// an architecture that taper does not run.
+    fn default_context(&self) -> Option<usize> {
+        match self.name() {
+            "llama" => Some(2048),
+            "mistral" => Some(32 * 4096),
+            _ => None,
+        }
+    }
+}
+
 /// The fields of `config.json` that matter. Unknown ones are fine: the format has dozens for training alone.
 #[derive(Deserialize)]
 struct JsonConfig {
-    model_type: String,
     num_hidden_layers: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -211,7 +242,7 @@ struct JsonConfig {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     vocab_size: usize,
-    max_position_embeddings: usize,
+    max_position_embeddings: Option<usize>,
     #[serde(default = "default_eps")]
     rms_norm_eps: f32,
     rope_theta: Option<f32>,
@@ -329,6 +360,30 @@ mod tests {
             what(r#","rope_scaling":{"rope_type":"linear","factor":0.0}"#),
             "RoPE scaling by a factor of 0 is impossible"
         );
+    }
+
+    #[test]
+    fn another_architecture_is_named_before_its_fields_are_missed() {
+        let refused = |text: &str| Config::parse_json(text).unwrap_err().to_string();
+        for text in [
+            r#"{"model_type":"gemma3"}"#,
+            r#"{"architectures":["gemma3"]}"#,
+            r#"{"model_type":"gemma3","architectures":["LlamaForCausalLM"],"hidden_size":"many"}"#,
+        ] {
+            let error = refused(text);
+            assert!(error.starts_with("the model's architecture is `gemma3`, which taper does not run"), "{error}");
+            assert!(error.contains("supported: llama"), "{error}");
+        }
+        assert!(refused("{}").contains("architecture is `(none)`"));
+        assert!(refused("[").contains("cannot be read"));
+        assert!(refused(r#"{"architectures":["LlamaForCausalLM"]}"#).contains("missing field `num_hidden_layers`"));
+    }
+
+    #[test]
+    fn a_context_that_is_not_said_is_transformers_default() {
+        let text = TINY.replace(r#","max_position_embeddings":128"#, "").replace("EXTRA", "");
+        assert_eq!(Config::parse_json(&text).unwrap().context, 2048);
+        assert_eq!(Config::parse_json(&text.replace("\"llama\"", "\"mistral\"")).unwrap().context, 131_072);
     }
 
     #[test]

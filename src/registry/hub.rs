@@ -94,6 +94,18 @@ pub fn look(spec: &Spec, hub_cache: &Path) -> Option<Local> {
     Some(local::of_snapshot(&snapshot, &choice.files))
 }
 
+/// The models that lie whole in the cache, each GGUF file by its own name, with their files. Looks, and reads none.
+pub fn models(hub_cache: &Path) -> Vec<(Spec, Local)> {
+    let specs = cache::repositories(hub_cache).into_iter().flat_map(|repo| {
+        let names =
+            Cache::new(hub_cache, &repo).snapshot(REVISION).map(|snapshot| snapshot.files()).unwrap_or_default();
+        let ggufs: Vec<String> = names.into_iter().filter(|name| choose::is_model(name)).collect();
+        let files = if ggufs.is_empty() { vec![None] } else { ggufs.into_iter().map(Some).collect() };
+        files.into_iter().map(move |file| Spec { repo: repo.clone(), file }).collect::<Vec<_>>()
+    });
+    specs.filter_map(|spec| look(&spec, hub_cache).map(|local| (spec, local))).collect()
+}
+
 /// The files of a hub source of the manifest, fetched if they are not in the cache.
 ///
 /// # Errors

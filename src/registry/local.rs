@@ -90,6 +90,42 @@ pub fn look(model: &Model, dirs: &Dirs, hub_cache: &Path) -> Result<Local> {
     })
 }
 
+/// What a download that is running, or was cut or killed, has left on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    pub folder: PathBuf,
+    pub bytes: u64,
+}
+
+impl Unfinished {
+    /// `None` when there are no files.
+    fn of(folder: PathBuf, files: &[PathBuf]) -> Option<Self> {
+        let bytes = files.iter().filter_map(|file| file.metadata().ok()).map(|found| found.len()).sum();
+        (!files.is_empty()).then_some(Self { folder, bytes })
+    }
+
+    /// Of any file of a repository of the hub.
+    pub fn of_repository(hub_cache: &Path, repo: &str) -> Option<Self> {
+        let cache = Cache::new(hub_cache, repo);
+        Self::of(cache.folder(), &cache.unfinished())
+    }
+
+    /// Of `model`, as far as can be told: once it is whole, what lies in its repository is of something else.
+    ///
+    /// # Errors
+    /// As [`look`].
+    pub fn of_model(model: &Model, local: &Local, dirs: &Dirs, hub_cache: &Path) -> Result<Option<Self>> {
+        Ok(match model.preferred() {
+            Source::Wheel(_) => {
+                let store = Store::new(dirs)?;
+                Self::of(store.folder(model), &store.unfinished(model))
+            }
+            Source::Hub(_) if local.is_whole() => None,
+            Source::Hub(hub) => Self::of_repository(hub_cache, &hub.repo),
+        })
+    }
+}
+
 /// A source's files in the hub's cache. The blob's name is the hash that the hub gave when it was fetched.
 fn in_cache(hub: &Hub, cache: &Cache) -> Local {
     let snapshot = cache.snapshot(&hub.revision).unwrap_or_else(|| cache.at_commit(&hub.revision));

@@ -10,6 +10,7 @@ pub mod hub;
 pub mod local;
 pub mod manifest;
 pub mod resolve;
+mod space;
 pub mod store;
 pub mod wheel;
 

@@ -125,7 +125,10 @@ fn check_folder(path: &Path) -> Result<()> {
     let entries = fs::read_dir(path).map_err(|e| Error::io("read the model's folder", path, e))?;
     let files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     let config = path.join("config.json").is_file();
-    if config && files.iter().any(|file| has_extension(file, "safetensors")) {
+    // An index whose shards are elsewhere or absent is for its reader to refuse: it names the shard.
+    let has_weights =
+        |file: &PathBuf| has_extension(file, "safetensors") || file.ends_with("model.safetensors.index.json");
+    if config && files.iter().any(has_weights) {
         return Ok(());
     }
     let error =

@@ -16,6 +16,9 @@ use super::manifest::{Model, WheelFile};
 use crate::config::Dirs;
 use crate::error::{Error, Result};
 
+/// Where unfinished things lie, in the model's folder.
+const PART: &str = ".part";
+
 /// The models in the cache.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -41,6 +44,19 @@ impl Store {
             folder.join(&file.name).metadata().is_ok_and(|found| found.is_file() && found.len() == file.bytes)
         };
         files.iter().find(|file| !there(file))
+    }
+
+    /// What a download that is running, or was killed, has written so far.
+    pub fn unfinished(&self, model: &Model) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.folder(model).join(PART)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_folder { &mut folders } else { &mut files }.push(entry.path());
+            }
+        }
+        files
     }
 
     /// Makes the model's folder and waits until no other process writes to it. `waiting` is called once if it must.
@@ -79,7 +95,7 @@ pub struct Staging {
 
 impl Staging {
     fn new(folder: PathBuf, lock: File) -> Result<Self> {
-        let part = folder.join(".part");
+        let part = folder.join(PART);
         match std::fs::remove_dir_all(&part) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
                 return Err(unwritable("clear an unfinished download", &part, e));
@@ -88,6 +104,11 @@ impl Staging {
         }
         std::fs::create_dir(&part).map_err(|e| unwritable("write to the model's folder", &part, e))?;
         Ok(Self { folder, part, _lock: lock })
+    }
+
+    /// The model's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// A new folder for unfinished things.

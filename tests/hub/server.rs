@@ -68,6 +68,8 @@ struct State {
     faults: VecDeque<Fault>,
     /// Status line, further headers and body of every answer.
     refusal: Option<(String, String)>,
+    /// The same of the next answers.
+    refusals: VecDeque<(String, String)>,
     log: Vec<String>,
 }
 
@@ -103,6 +105,12 @@ impl Hub {
     /// From now on every answer is this status, with these headers (each ending in CRLF).
     pub fn refuse(&self, status: &str, headers: &str) {
         self.state.lock().unwrap().refusal = Some((status.to_owned(), headers.to_owned()));
+    }
+
+    /// The next answers are these statuses, with these headers.
+    pub fn refuse_next(&self, answers: &[(&str, &str)]) {
+        let answers = answers.iter().map(|(status, headers)| ((*status).to_owned(), (*headers).to_owned()));
+        self.state.lock().unwrap().refusals.extend(answers);
     }
 
     /// The requests since the last call: method, path, range and token.
@@ -150,8 +158,8 @@ fn answer(stream: &TcpStream, state: &Mutex<State>, address: &str) {
     let Some(request) = read(stream) else { return };
     let mut held = state.lock().unwrap();
     held.log.push(request.log.clone());
-    if let Some((status, headers)) = &held.refusal {
-        return reply(stream, status, headers, b"");
+    if let Some((status, headers)) = held.refusals.pop_front().or_else(|| held.refusal.clone()) {
+        return reply(stream, &status, &headers, b"");
     }
     let files = held.files.clone();
     let path = request.path.split('?').next().unwrap_or_default();

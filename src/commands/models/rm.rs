@@ -23,21 +23,27 @@ pub(super) fn run(args: &RmArgs, registry: &Registry) -> Result<()> {
         Named::Model(model, local) => (model.name.clone(), Some(local)),
         Named::Hub(spec, local) => (spec.to_string(), local.as_ref()),
     };
-    let Some(local) = local.filter(|local| local.is_there()) else {
+    let local = local.filter(|local| local.is_there());
+    let unfinished = registry.unfinished(&named)?;
+    let Some(path) = local
+        .map(|local| path_text(&local.kind))
+        .or_else(|| unfinished.as_ref().map(|part| part.folder.display().to_string()))
+    else {
         return Err(Error::model(format!("{name} is not on this machine: there is nothing to remove")));
     };
-    let repacked = registry.repacked(local);
-    let bytes = local.bytes() + repack::bytes(&repacked);
-    let question = format!("remove {name} ({} in {})?", megabytes(bytes), path_text(&local.kind));
+    let repacked = local.map(|local| registry.repacked(local)).unwrap_or_default();
+    let part = unfinished.as_ref().map_or(0, |part| part.bytes);
+    let bytes = local.map_or(0, Local::bytes) + repack::bytes(&repacked) + part;
+    let question = format!("remove {name} ({} in {path})?", megabytes(bytes));
     if !args.yes && !agreed(&question)? {
         log::note(format_args!("{name} stays"));
         return Ok(());
     }
     repacked.iter().try_for_each(Kept::remove)?;
-    remove(&named, local, registry)?;
+    remove(&named, local, unfinished.is_some(), registry)?;
     let mut answer = Answer::new();
     if args.output.json {
-        answer.line(&json!({ "name": name, "path": path_text(&local.kind), "bytes": bytes }).to_string())
+        answer.line(&json!({ "name": name, "path": path, "bytes": bytes }).to_string())
     } else {
         answer.line(&format!("removed {name}, {}", megabytes(bytes)))
     }
@@ -61,7 +67,8 @@ fn packed_only(args: &RmArgs, name: &str, repacked: &[Kept]) -> Result<()> {
     }
 }
 
-fn remove(named: &Named<'_>, local: &Local, registry: &Registry) -> Result<()> {
+/// Removes the files of `local`, and what a download of the model left.
+fn remove(named: &Named<'_>, local: Option<&Local>, unfinished: bool, registry: &Registry) -> Result<()> {
     let (repo, revision) = match named {
         Named::Model(model, _) => match model.preferred() {
             Source::Wheel(_) => {
@@ -74,6 +81,10 @@ fn remove(named: &Named<'_>, local: &Local, registry: &Registry) -> Result<()> {
         Named::Path(..) => return Ok(()), // refused above
     };
     let cache = Cache::new(&registry.hub_cache, repo);
+    if unfinished {
+        cache.remove_unfinished()?;
+    }
+    let Some(local) = local else { return Ok(()) };
     let names: Vec<String> = local.files.iter().map(|file| file.name.clone()).collect();
     cache.snapshot(revision).map_or(Ok(()), |snapshot| cache.remove(&snapshot, &names))
 }

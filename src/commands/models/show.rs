@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::format::DType;
 use crate::format::gguf::Gguf;
 use crate::registry::FileKind;
-use crate::registry::local::{Local, LocalFile};
+use crate::registry::local::{Local, LocalFile, Unfinished};
 use crate::registry::manifest::{Model, Source};
 use crate::terminal::progress::megabytes;
 use crate::terminal::render::Answer;
@@ -23,6 +23,7 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
         Named::Path(_, local) => Some(local),
         Named::Hub(_, local) => local.as_ref(),
     };
+    let unfinished = registry.unfinished(&named)?;
     let gguf = match local.map(|local| &local.kind) {
         Some(FileKind::Gguf(path)) => Some(Contents::read(path)?),
         _ => None,
@@ -30,21 +31,22 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
     let mut answer = Answer::new();
     if args.output.json {
         let mut shown = match &named {
-            Named::Model(model, local) => summary(model, local, registry),
+            Named::Model(model, local) => summary(model, local, unfinished.as_ref(), registry),
             Named::Path(name, _) => plain(name, local, gguf.as_ref()),
             Named::Hub(spec, _) => plain(&spec.to_string(), local, gguf.as_ref()),
         };
         if let Named::Model(model, _) = &named {
             shown["sources"] = model.sources.iter().map(source_json).collect();
         }
+        shown["unfinished_bytes"] = unfinished.map_or(0, |part| part.bytes).into();
         shown["files"] = local.map_or(Value::Null, |local| local.files.iter().map(file_json).collect());
         shown["gguf"] = gguf.as_ref().map_or(Value::Null, Contents::json);
         return answer.line(&shown.to_string());
     }
     let mut text = match &named {
-        Named::Model(model, _) => model_text(model, local),
-        Named::Path(name, _) => format!("{name}\n\n{}", local_text(local, &args.name)),
-        Named::Hub(spec, _) => format!("{spec}\n\n{}", local_text(local, &args.name)),
+        Named::Model(model, _) => model_text(model, local, unfinished.as_ref()),
+        Named::Path(name, _) => format!("{name}\n\n{}", local_text(local, None, &args.name)),
+        Named::Hub(spec, _) => format!("{spec}\n\n{}", local_text(local, unfinished.as_ref(), &args.name)),
     };
     if let Some(gguf) = &gguf {
         text += &gguf.text();
@@ -52,11 +54,11 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
     answer.push(&text)
 }
 
-fn model_text(model: &Model, local: Option<&Local>) -> String {
+fn model_text(model: &Model, local: Option<&Local>, unfinished: Option<&Unfinished>) -> String {
     let mut lines = vec![model.names().collect::<Vec<_>>().join(", "), model.description.clone(), String::new()];
     lines.push(format!("licence     {}", model.licence));
     lines.push(format!("kind        {}", model.kind));
-    lines.push(local_text(local, &model.name));
+    lines.push(local_text(local, unfinished, &model.name));
     lines.push("sources, the preferred first".to_owned());
     for source in &model.sources {
         lines.push(format!("  {}", source_name(source)));
@@ -69,11 +71,16 @@ fn model_text(model: &Model, local: Option<&Local>) -> String {
     lines.join("\n") + "\n"
 }
 
-fn local_text(local: Option<&Local>, name: &str) -> String {
-    local.map_or_else(
+fn local_text(local: Option<&Local>, unfinished: Option<&Unfinished>, name: &str) -> String {
+    let here = local.map_or_else(
         || format!("path        not on this machine; `taper models pull {name}` fetches it\n"),
         |local| format!("path        {}\nsize        {}\n", path_text(&local.kind), megabytes(local.bytes())),
-    )
+    );
+    let part = unfinished.map(|part| {
+        let (bytes, folder) = (megabytes(part.bytes), part.folder.display());
+        format!("unfinished  {bytes} of a download in {folder}; `taper models rm {name}` removes them\n")
+    });
+    here + &part.unwrap_or_default()
 }
 
 /// A model of no manifest as JSON.

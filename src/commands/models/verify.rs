@@ -1,11 +1,15 @@
-//! `taper models verify`: reads models again and compares them with their hashes.
+//! `taper models verify`: reads models again and compares them with their hashes; of a file without a known hash, the
+//! header at least, which tells a file that was cut.
 
 use serde_json::{Value, json};
 
 use super::{Named, Registry};
 use crate::cli::VerifyArgs;
 use crate::error::{Error, Kind, Result};
+use crate::format::gguf::Gguf;
+use crate::format::safetensors;
 use crate::registry::local::{Local, LocalFile, Verdict};
+use crate::registry::{FileKind, resolve};
 use crate::terminal::log;
 use crate::terminal::progress::Progress;
 use crate::terminal::render::Answer;
@@ -23,7 +27,7 @@ pub(super) fn run(args: &VerifyArgs, registry: &Registry) -> Result<()> {
     let mut bad = Vec::new();
     for (name, local) in &models {
         for file in &local.files {
-            let result = check(file, registry)?;
+            let result = check(file, local, registry)?;
             if !args.output.json {
                 answer.push(&format!("{name}  {}  {}\n", file.name, result.text()))?;
             }
@@ -38,10 +42,18 @@ pub(super) fn run(args: &VerifyArgs, registry: &Registry) -> Result<()> {
     }
     match bad.first() {
         None => Ok(()),
-        Some((name, file)) => Err(Error::model(format!("{name} is not what it should be"))
-            .in_file(&file.path)
-            .help(format!("fetch it again: taper models rm -y {name} && taper models pull {name}"))),
+        Some((name, file)) => {
+            Err(Error::model(format!("{name} is not what it should be")).in_file(&file.path).help(advice(name, args)))
+        }
     }
+}
+
+/// A file of the user's own is not taper's to fetch.
+fn advice(name: &str, args: &VerifyArgs) -> String {
+    if args.name.as_deref().is_some_and(resolve::is_path) {
+        return "the file is damaged or incomplete: download or convert it again".to_owned();
+    }
+    format!("fetch it again: taper models rm -y {name} && taper models pull {name}")
 }
 
 fn one(name: &str, registry: &Registry) -> Result<(String, Local)> {
@@ -61,6 +73,7 @@ fn all(registry: &Registry) -> Result<Vec<(String, Local)>> {
     let looked = registry.manifest.models().iter().map(|model| Ok((model.name.clone(), registry.look(model)?)));
     let mut looked = looked.collect::<Result<Vec<_>>>()?;
     looked.retain(|(_, local)| local.is_there());
+    looked.extend(registry.cached()?.into_iter().map(|(spec, local)| (spec.to_string(), local)));
     Ok(looked)
 }
 
@@ -71,20 +84,31 @@ enum Outcome {
     Damaged(String),
 }
 
-fn check(file: &LocalFile, registry: &Registry) -> Result<Outcome> {
+fn check(file: &LocalFile, local: &Local, registry: &Registry) -> Result<Outcome> {
     let Some(found) = file.found else { return Ok(Outcome::Missing) };
-    if file.sha256.is_none() {
-        return Ok(Outcome::NothingKnown);
-    }
-    let progress = Progress::new(registry.progress, &format!("reading {}", file.name), found);
-    match file.verify(|bytes| progress.set(bytes)) {
-        Ok(verdict) => {
-            progress.finish();
-            Ok(if verdict == Verdict::Good { Outcome::Good } else { Outcome::NothingKnown })
-        }
+    let read = if file.sha256.is_some() {
+        let progress = Progress::new(registry.progress, &format!("reading {}", file.name), found);
+        file.verify(|bytes| progress.set(bytes)).inspect(|_| progress.finish())
+    } else {
+        check_header(file, local).map(|()| Verdict::NothingKnown)
+    };
+    match read {
+        Ok(Verdict::Good) => Ok(Outcome::Good),
+        Ok(Verdict::NothingKnown) => Ok(Outcome::NothingKnown),
         Err(e) if e.kind() == Kind::Model => Ok(Outcome::Damaged(e.what().to_owned())),
         Err(e) => Err(e),
     }
+}
+
+/// Whether the file holds what its header promises; one of another form has none.
+fn check_header(file: &LocalFile, local: &Local) -> Result<()> {
+    if matches!(local.kind, FileKind::Gguf(_)) {
+        return Gguf::open(&file.path).map(|_| ());
+    }
+    if file.path.extension().is_some_and(|extension| extension == "safetensors") {
+        return safetensors::open(&file.path).map(|_| ());
+    }
+    Ok(())
 }
 
 impl Outcome {

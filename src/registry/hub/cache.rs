@@ -9,7 +9,7 @@
 //! ```
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::path::{Component, Path, PathBuf};
 
 use super::super::resolve::{FileKind, is_gguf};
@@ -24,6 +24,20 @@ pub fn folder(env: impl Fn(&str) -> Option<OsString>) -> PathBuf {
         let own = || set("XDG_CACHE_HOME").unwrap_or_else(home).join("huggingface");
         set("HF_HOME").unwrap_or_else(own).join("hub")
     })
+}
+
+/// The models' repositories in the cache at `root`, as USER/NAME, sorted.
+pub fn repositories(root: &Path) -> Vec<String> {
+    let folders = fs::read_dir(root).into_iter().flatten().flatten();
+    let repo = |folder: String| {
+        // The hub allows no `--` in either part.
+        let (user, name) = folder.strip_prefix("models--")?.split_once("--")?;
+        Some(format!("{user}/{name}"))
+    };
+    let mut repos: Vec<String> =
+        folders.filter_map(|entry| entry.file_name().into_string().ok().and_then(repo)).collect();
+    repos.sort();
+    repos
 }
 
 /// The part of the cache that belongs to one repository.
@@ -52,6 +66,16 @@ impl Cache {
     /// The file whose lock says who writes this blob.
     pub fn lock(&self, hash: &str) -> PathBuf {
         self.root.join(".locks").join(&self.name).join(format!("{hash}.lock"))
+    }
+
+    /// Makes the folder of the blobs, and a file in it for a moment.
+    ///
+    /// # Errors
+    /// When the cache cannot be written to.
+    pub fn check_writable(&self) -> Result<()> {
+        let probe = self.blob(&format!(".{}.tmp", std::process::id()));
+        let written = make_parent(&probe).and_then(|()| fs::write(&probe, [])).and_then(|()| fs::remove_file(&probe));
+        written.map_err(|e| unwritable("write to the hub's cache", &self.folder(), e))
     }
 
     /// The state that `revision`, or a commit of this name, had when it was last fetched.
@@ -101,6 +125,40 @@ impl Cache {
             .flat_map(|other| other.files().into_iter().filter_map(move |name| other.hash(&name)).collect::<Vec<_>>())
             .collect();
         hashes.into_iter().filter(|hash| !still_used.contains(hash)).try_for_each(|hash| remove(self.blob(&hash)))
+    }
+
+    /// The beginnings of files that are being fetched, or whose download was cut; whose they are, only the hub knows.
+    pub fn unfinished(&self) -> Vec<PathBuf> {
+        let blobs = fs::read_dir(self.folder().join("blobs")).into_iter().flatten().flatten();
+        let mut parts: Vec<PathBuf> = blobs.map(|entry| entry.path()).collect();
+        parts.retain(|path| path.extension().is_some_and(|extension| extension == "incomplete"));
+        parts.sort();
+        parts
+    }
+
+    /// Removes [`Self::unfinished`].
+    ///
+    /// # Errors
+    /// When something cannot be removed, or another program is writing to it.
+    pub fn remove_unfinished(&self) -> Result<()> {
+        for path in self.unfinished() {
+            // Some programs put words of their own between the hash and the end of the name.
+            let hash = path.file_name().and_then(|name| name.to_str()?.split('.').next()).unwrap_or_default();
+            let lock = self.lock(hash);
+            let failed = |e| unwritable("lock the unfinished file", &lock, e);
+            make_parent(&lock).map_err(failed)?;
+            let held = fs::File::create(&lock).map_err(failed)?;
+            match held.try_lock() {
+                Ok(()) => fs::remove_file(&path).map_err(|e| Error::io("remove the unfinished file", &path, e))?,
+                Err(TryLockError::Error(e)) => return Err(failed(e)),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::runtime("another program is fetching this file")
+                        .in_file(&path)
+                        .help("end it, or wait for it, and then remove the model"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes `name` of `commit` a link to the blob `hash`.

@@ -74,7 +74,7 @@ fn named<'n>(file: &str, names: &'n [String], ggufs: &[&'n String], spec: &Spec)
 }
 
 /// Vision parts of a model lie beside it and are none.
-fn is_model(name: &str) -> bool {
+pub(super) fn is_model(name: &str) -> bool {
     is_gguf(name.as_ref()) && !name.to_ascii_lowercase().contains("mmproj")
 }
 

@@ -46,6 +46,9 @@ pub enum Stopped {
     Refused(Error),
 }
 
+/// Where the user is told why nothing comes.
+pub type Tell<'t> = &'t dyn Fn(&str);
+
 /// Bytes of a file as they come.
 pub struct Bytes<'c> {
     client: &'c Client,
@@ -63,9 +66,12 @@ impl Client {
         let failed = |e: &dyn std::fmt::Display| Error::runtime(format!("cannot prepare a download: {e}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
         let agent = concat!("taper/", env!("CARGO_PKG_VERSION"));
-        // Few attempts here: `transfer` tries again itself, from where the bytes ended.
-        let hub = HFClient::builder().user_agent(agent).retry_max_attempts(2).build();
-        let hub = hub.map_err(|e| failed(&e).help("HF_ENDPOINT, if it is set, has to be a URL"))?;
+        // No attempts of the library's: it asks a hub that is busy again at once, and says nothing of it.
+        let mut hub = HFClient::builder().user_agent(agent).retry_max_attempts(0);
+        if let Some(token) = token_to_trim() {
+            hub = hub.token(token);
+        }
+        let hub = hub.build().map_err(|e| failed(&e).help("HF_ENDPOINT, if it is set, has to be a URL"))?;
         let seconds = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok().and_then(|text| text.parse::<u64>().ok());
         let patience = Duration::from_secs(seconds.filter(|n| *n > 0).unwrap_or(30));
         Ok(Self { runtime, hub, repo: repo.to_owned(), patience })
@@ -75,12 +81,12 @@ impl Client {
     ///
     /// # Errors
     /// What the hub says, in taper's words.
-    pub fn list(&self, revision: &str) -> Result<Listing> {
+    pub fn list(&self, revision: &str, tell: Tell<'_>) -> Result<Listing> {
         // The library has no parameter for `?blobs=true`, without which sizes and hashes are missing, and puts a
         // repository's name into the address as it is.
         let (user, name) = hf_hub::split_id(&self.repo);
         let request = self.hub.model(user, format!("{name}/revision/{revision}?blobs=true"));
-        let info = self.wait(async { request.info().send().await }).map_err(|e| self.refusal(e, None))?;
+        let info = self.ask(tell, || async { request.info().send().await }).map_err(|e| self.refusal(e, None))?;
         let malformed = |what: &str| {
             Error::model(format!("the hub's answer cannot be used: {what}")).at(format!("hf:{}", self.repo))
         };
@@ -102,13 +108,13 @@ impl Client {
     ///
     /// # Errors
     /// What the hub says, in taper's words.
-    pub fn object_ids(&self, commit: &str, names: &[String]) -> Result<Vec<String>> {
+    pub fn object_ids(&self, commit: &str, names: &[String], tell: Tell<'_>) -> Result<Vec<String>> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let repo = self.repository();
-        let request = async { repo.get_paths_info().paths(names.to_vec()).revision(commit).send().await };
-        let found = self.wait(request).map_err(|e| self.refusal(e, None))?;
+        let request = || async { repo.get_paths_info().paths(names.to_vec()).revision(commit).send().await };
+        let found = self.ask(tell, request).map_err(|e| self.refusal(e, None))?;
         let id = |wanted: &String| {
             found.iter().find_map(|entry| match entry {
                 RepoTreeEntry::File { oid, path, .. } if path == wanted && oid.len() == 40 && is_hex(oid) => {
@@ -129,20 +135,47 @@ impl Client {
     ///
     /// # Errors
     /// [`Stopped`], and whether to try again.
-    pub fn bytes(&self, commit: &str, file: &Entry, start: u64) -> Result<Bytes<'_>, Stopped> {
+    pub fn bytes(&self, commit: &str, file: &Entry, start: u64, tell: Tell<'_>) -> Result<Bytes<'_>, Stopped> {
         let repo = self.repository();
         let range = (start > 0).then_some(start..file.bytes);
-        let request = async {
+        let request = || async {
             let request = repo.download_file_stream().filename(file.name.as_str()).revision(commit);
-            request.maybe_range(range).send().await
+            request.maybe_range(range.clone()).send().await
         };
-        let (length, stream) = self.wait(request).map_err(|e| self.stopped(e, Some(&file.name)))?;
+        let (length, stream) = self.ask(tell, request).map_err(|e| self.stopped(e, Some(&file.name)))?;
         Ok(Bytes { client: self, stream: Box::pin(stream.map(|bytes| bytes.map(|bytes| bytes.to_vec()))), length })
     }
 
     fn repository(&self) -> HFRepository<RepoTypeModel> {
         let (user, name) = hf_hub::split_id(&self.repo);
         self.hub.model(user, name)
+    }
+
+    /// Asks, and asks again where the hub says that it is busy or no connection comes about.
+    fn ask<T, F: Future<Output = hf_hub::HFResult<T>>>(
+        &self,
+        tell: Tell<'_>,
+        request: impl Fn() -> F,
+    ) -> Result<T, Failed> {
+        let mut waited = Duration::ZERO;
+        let mut attempt = 0;
+        loop {
+            let failed = match self.wait(request()) {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let Some(wait) = failed.wait(attempt) else { return Err(failed) };
+            waited += wait;
+            // Twice the patience, a minute unless set, is what a user is kept waiting for a hub that sends nothing.
+            if waited > 2 * self.patience {
+                return Err(failed);
+            }
+            if failed.is_busy() {
+                tell(&format!("the hub is busy ({failed}): trying again in {} s", wait.as_secs()));
+            }
+            std::thread::sleep(wait);
+            attempt += 1;
+        }
     }
 
     /// Runs a request to its end, or to the end of patience.
@@ -198,6 +231,14 @@ impl Client {
     }
 }
 
+/// `HF_TOKEN` without the blanks and the newline around it, with which the library sends none; `None` where it does the
+/// right thing by itself.
+fn token_to_trim() -> Option<String> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let token = set("HF_TOKEN").filter(|_| set("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_none())?;
+    Some(token.trim()).filter(|trimmed| *trimmed != token && !trimmed.is_empty()).map(str::to_owned)
+}
+
 impl Bytes<'_> {
     /// The next bytes; `None` at the end of what the server sends.
     ///
@@ -217,11 +258,41 @@ enum Failed {
     Hub(Box<HFError>),
 }
 
+impl Failed {
+    /// The status of an answer that asks for patience: too many requests, or a server that cannot just now.
+    fn is_busy(&self) -> bool {
+        let Self::Hub(error) = self else { return false };
+        match &**error {
+            HFError::RateLimited { .. } => true,
+            HFError::Http { context } => matches!(context.status.as_u16(), 408 | 500 | 502..=504),
+            _ => false,
+        }
+    }
+
+    /// How long to wait before the request is sent again, after so many attempts that failed; `None` is not at all.
+    fn wait(&self, attempts: u32) -> Option<Duration> {
+        const MOST: u32 = 5;
+        let Self::Hub(error) = self else { return None };
+        let doubled = |first: u64| Duration::from_millis(first << attempts);
+        match &**error {
+            _ if attempts == MOST => None,
+            HFError::RateLimited { retry_after: Some(wait), .. } => Some((*wait).max(Duration::from_secs(1))),
+            _ if self.is_busy() => Some(doubled(1000)),
+            HFError::Request { .. } if attempts < 2 => Some(doubled(200)),
+            _ => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stalled(patience) => write!(f, "nothing came for {} s", patience.as_secs()),
-            Self::Hub(e) => f.write_str(&innermost(e)),
+            Self::Hub(e) => match &**e {
+                HFError::RateLimited { .. } => f.write_str("too many requests from here"),
+                HFError::Http { context } => write!(f, "it answered {}", context.status),
+                e => f.write_str(&innermost(e)),
+            },
         }
     }
 }

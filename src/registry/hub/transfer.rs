@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::download::Fetch;
+use super::super::space;
 use super::cache::{Cache, Snapshot, make_parent, unwritable};
 use super::choose::Choice;
-use super::client::{Client, Entry, Stopped, unreachable_hub};
+use super::client::{Client, Entry, Listing, Stopped, Tell, unreachable_hub};
 use super::part::{Hash, Part};
 use crate::error::{Error, Result};
 use crate::terminal::progress::{Progress, megabytes};
@@ -31,10 +32,11 @@ pub(super) fn download(
     choose: impl FnOnce(&[String]) -> Result<Choice>,
 ) -> Result<(Choice, Snapshot)> {
     let client = Client::new(repo)?;
-    let listing = client.list(revision)?;
+    let tell = |line: &str| fetch.progress.note(line);
+    let listing = client.list(revision, &tell)?;
     let names: Vec<String> = listing.files.iter().map(|file| file.name.clone()).collect();
     let choice = choose(&names)?;
-    let files = identify(&client, &listing.commit, &choice, &listing.files, repo)?;
+    let files = identify(&client, &listing, &choice, repo, &tell)?;
     let cache = Cache::new(&fetch.hub_cache, repo);
     check_space(&cache, &files)?;
     for file in &files {
@@ -55,17 +57,17 @@ struct Wanted {
 }
 
 /// Finds the chosen files among the repository's, and their hashes.
-fn identify(client: &Client, commit: &str, choice: &Choice, files: &[Entry], repo: &str) -> Result<Vec<Wanted>> {
+fn identify(client: &Client, listing: &Listing, choice: &Choice, repo: &str, tell: Tell<'_>) -> Result<Vec<Wanted>> {
     let find =
         |name: &String| {
-            files.iter().find(|file| file.name == *name).cloned().ok_or_else(|| {
+            listing.files.iter().find(|file| file.name == *name).cloned().ok_or_else(|| {
                 Error::model("the hub has no such model, file or revision").at(format!("hf:{repo}:{name}"))
             })
         };
     let entries: Vec<Entry> = choice.files.iter().map(find).collect::<Result<_>>()?;
     let small: Vec<String> =
         entries.iter().filter(|file| file.sha256.is_none()).map(|file| file.name.clone()).collect();
-    let mut ids = client.object_ids(commit, &small)?.into_iter();
+    let mut ids = client.object_ids(&listing.commit, &small, tell)?.into_iter();
     let mut wanted = Vec::new();
     for (entry, promised) in entries.into_iter().zip(&choice.sha256) {
         let hash = match &entry.sha256 {
@@ -84,38 +86,16 @@ fn identify(client: &Client, commit: &str, choice: &Choice, files: &[Entry], rep
     Ok(wanted)
 }
 
-/// Refuses what the disk has no room for, before a byte is fetched.
+/// Refuses what the cache cannot take or its disk has no room for, before a byte is fetched.
 fn check_space(cache: &Cache, files: &[Wanted]) -> Result<()> {
+    cache.check_writable()?;
     let left = |file: &Wanted| {
         let have = |path: &Path| path.metadata().map_or(0, |found| found.len());
         let blob = cache.blob(file.hash.text());
         file.entry.bytes.saturating_sub(have(&blob).max(have(&incomplete(&blob))))
     };
     let need = files.iter().map(left).fold(0, u64::saturating_add);
-    match free_space(&cache.folder()) {
-        Some(free) if free < need => Err(Error::runtime(format!(
-            "the disk has no room for the download: it needs {}, {} are free",
-            megabytes(need),
-            megabytes(free)
-        ))
-        .in_file(&cache.folder())
-        .help("free some space, or set HF_HUB_CACHE to a folder on a larger disk")),
-        _ => Ok(()),
-    }
-}
-
-/// Bytes that can still be written where `folder` is or will be, as POSIX's `df` tells; `None` when it cannot.
-fn free_space(folder: &Path) -> Option<u64> {
-    let there = folder.ancestors().find(|path| path.is_dir())?;
-    let told =
-        std::process::Command::new("df").arg("-Pk").arg(there).stderr(std::process::Stdio::null()).output().ok()?;
-    available(std::str::from_utf8(&told.stdout).ok()?)
-}
-
-/// The fourth column of the last line: kilobytes available.
-fn available(df: &str) -> Option<u64> {
-    let kilobytes: u64 = df.lines().last()?.split_whitespace().nth(3)?.parse().ok()?;
-    kilobytes.checked_mul(1024)
+    space::check(&cache.folder(), need, "HF_HUB_CACHE")
 }
 
 fn incomplete(blob: &Path) -> PathBuf {
@@ -197,7 +177,7 @@ impl Transfer<'_> {
                     if fruitless == FRUITLESS {
                         return Err(unreachable_hub(&why).in_file(&part.path));
                     }
-                    tracing::info!("the download was cut ({why}); going on from byte {}", part.bytes);
+                    progress.note(&format!("{why}: trying again, {} are here", megabytes(part.bytes)));
                     std::thread::sleep(Duration::from_millis(250 << fruitless));
                 }
             }
@@ -209,7 +189,7 @@ impl Transfer<'_> {
     /// One request: to the end of the file if nothing comes between.
     fn attempt(&self, part: &mut Part, progress: &Progress) -> Result<(), Ended> {
         let all = self.file.entry.bytes;
-        let mut bytes = self.client.bytes(self.commit, &self.file.entry, part.bytes)?;
+        let mut bytes = self.client.bytes(self.commit, &self.file.entry, part.bytes, &|line| progress.note(line))?;
         if part.bytes > 0 && bytes.length == Some(all) {
             // A server that knows no ranges sends everything again.
             part.restart().map_err(Ended::Failed)?;
@@ -242,21 +222,5 @@ impl From<Stopped> for Ended {
             Stopped::Cut(why) => Self::Cut(why),
             Stopped::Refused(error) => Self::Failed(error),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn free_space_is_read_as_posix_prints_it() {
-        let df = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/sda 1000 400 600 40% /my disk\n";
-        assert_eq!(available(df), Some(600 * 1024));
-        assert_eq!(
-            (available(""), available("df: no such file\n"), available("a b c 99999999999999999999\n")),
-            (None, None, None)
-        );
-        assert!(free_space(Path::new("/nonexistent/cache")).is_some_and(|free| free > 0));
     }
 }

@@ -88,20 +88,17 @@ impl RawManifest {
     fn check(self, base: Option<&Manifest>) -> Result<Manifest, Wrong> {
         let known = base.map_or(&[][..], Manifest::models);
         self.check_names(known)?;
-        let is_model = |name: &String| {
-            self.models.iter().any(|model| model.name.get_ref() == name)
-                || known.iter().any(|model| model.name == *name)
-        };
+        let own = self.models.into_iter().map(RawModel::check).collect::<Result<Vec<_>, _>>()?;
+        let models = lay_over(own, known);
         let default = match (&self.default, base) {
-            (Some(default), _) if !is_model(default.get_ref()) => {
-                return wrong(default, format!("the default `{}` is no model's name", default.get_ref()));
-            }
-            (Some(default), _) => default.get_ref().clone(),
+            (Some(name), _) => match models.iter().find(|model| model.names().any(|known| known == name.get_ref())) {
+                Some(model) => model.name.clone(),
+                None => return wrong(name, format!("the default `{}` is no model's name", name.get_ref())),
+            },
             (None, Some(base)) => base.default.clone(),
             (None, None) => return Err(Wrong { what: "missing field `default`".to_owned(), byte: 0 }),
         };
-        let own = self.models.into_iter().map(RawModel::check).collect::<Result<Vec<_>, _>>()?;
-        Ok(Manifest { default, models: lay_over(own, known) })
+        Ok(Manifest { default, models })
     }
 
     /// Names and aliases are distinct, and none hides a model of the base that is not replaced.
@@ -386,6 +383,9 @@ files = [{ name = "config.json" }, { name = "model.safetensors" }]
         assert_eq!(added.find("tiny").unwrap().aliases, [""; 0]);
         assert_eq!((added.default_model(), added.find("default").unwrap().name.as_str()), ("tiny", "tiny"));
 
+        for default in ["little", "tiny"] {
+            assert_eq!(over(&format!("default = \"{default}\"")).unwrap().default_model(), "tiny", "{default}");
+        }
         let chosen = over(&("default = \"mine\"\n".to_owned() + &model("name = \"mine\""))).unwrap();
         assert_eq!(chosen.find("default").unwrap().name, "mine");
         assert_eq!(over("").unwrap(), Manifest::parse(VALID, "").unwrap());
