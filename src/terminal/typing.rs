@@ -4,23 +4,21 @@
 //! shows what is typed amid the answer, and makes Enter a newline, which at the next prompt is Ctrl-J and sends nothing. So
 //! a chat turns both off for as long as it lasts: what is typed ahead waits, unseen, and is then as if it had been typed
 //! at the prompt. Ctrl-C stays a signal.
-//!
-//! `stty` does it, which is part of POSIX: the standard library has no call for it. Where there is none the terminal stays
-//! as it is found.
 
 use std::fs::File;
 use std::io::Read;
-use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-const TERMINAL: &str = "/dev/tty";
-/// Nothing is shown, Enter stays Enter, and every byte can be read at once.
-const AHEAD: [&str; 7] = ["-echo", "-icanon", "-icrnl", "min", "1", "time", "0"];
-/// A read ends after a tenth of a second without a byte.
-const IMPATIENT: [&str; 4] = ["min", "0", "time", "1"];
+use nix::sys::termios::{InputFlags, LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 
-/// The settings to go back to, in `stty`'s own form; `None` while no chat has the terminal.
-static BEFORE: Mutex<Option<String>> = Mutex::new(None);
+const TERMINAL: &str = "/dev/tty";
+/// A read waits for a byte.
+const PATIENT: (u8, u8) = (1, 0);
+/// A read ends after a tenth of a second without a byte.
+const IMPATIENT: (u8, u8) = (0, 1);
+
+/// The settings to go back to; `None` while no chat has the terminal.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// The terminal takes what is typed ahead, until this is dropped.
 #[derive(Debug)]
@@ -30,22 +28,25 @@ impl TypeAhead {
     pub fn start() -> Self {
         let mut before = before();
         if before.is_none() {
-            *before = stty(&["-g"]);
-            stty(&AHEAD);
+            *before = File::open(TERMINAL).ok().and_then(|terminal| tcgetattr(terminal).ok());
+            before.iter().for_each(|settings| {
+                ahead(settings, PATIENT);
+            });
         }
         Self(())
     }
 
     /// Throws away what has been typed, or pasted, and not read.
     pub fn discard(&self) {
-        if before().is_none() || stty(&IMPATIENT).is_none() {
+        let Some(before) = &*before() else { return };
+        if !ahead(before, IMPATIENT) {
             return;
         }
         if let Ok(mut terminal) = File::open(TERMINAL) {
             let mut buffer = [0; 4096];
             while terminal.read(&mut buffer).is_ok_and(|n| n > 0) {}
         }
-        stty(&AHEAD);
+        ahead(before, PATIENT);
     }
 }
 
@@ -58,17 +59,25 @@ impl Drop for TypeAhead {
 /// Gives the terminal back as it was found. For whoever ends the program without dropping what it holds.
 pub fn restore() {
     if let Some(settings) = before().take() {
-        stty(&[settings.trim()]);
+        set(&settings);
     }
 }
 
-fn before() -> MutexGuard<'static, Option<String>> {
+fn before() -> MutexGuard<'static, Option<Termios>> {
     BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What it printed; `None` when it could not do that.
-fn stty(settings: &[&str]) -> Option<String> {
-    let terminal = File::open(TERMINAL).ok()?;
-    let output = Command::new("stty").args(settings).stdin(terminal).stderr(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+/// Nothing is shown, Enter stays Enter, and every byte can be read at once: a read waits for so many bytes, at most so many
+/// tenths of a second. Whether that is so now.
+fn ahead(before: &Termios, (bytes, tenths): (u8, u8)) -> bool {
+    let mut settings = before.clone();
+    settings.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON);
+    settings.input_flags.remove(InputFlags::ICRNL);
+    settings.control_chars[SpecialCharacterIndices::VMIN as usize] = bytes;
+    settings.control_chars[SpecialCharacterIndices::VTIME as usize] = tenths;
+    set(&settings)
+}
+
+fn set(settings: &Termios) -> bool {
+    File::open(TERMINAL).is_ok_and(|terminal| tcsetattr(terminal, SetArg::TCSADRAIN, settings).is_ok())
 }
