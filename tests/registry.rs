@@ -419,6 +419,13 @@ fn paths_of_files_and_folders_are_taken_as_they_are() {
         let found = resolve_path(path.to_str().unwrap()).unwrap();
         assert_eq!(found, ModelFiles { name: name.into(), kind: FileKind::Gguf(path.clone()) });
     }
+    // A folder is its only GGUF file, and of several the user has to take one.
+    let spec = folder.path().to_str().unwrap();
+    assert_eq!(resolve_path(spec).unwrap().kind, FileKind::Gguf(gguf));
+    fs::write(folder.path().join("another.gguf"), b"").unwrap();
+    let error = resolve_path(spec).unwrap_err().to_string();
+    assert!(error.contains("of the 2 GGUF files in it take one: ") && error.contains("another.gguf"), "{error}");
+
     fs::write(folder.path().join("config.json"), b"{}").unwrap();
     fs::write(folder.path().join("model-00001-of-00002.safetensors"), b"").unwrap();
     let found = resolve_path(folder.path().to_str().unwrap()).unwrap();
@@ -450,6 +457,7 @@ fn what_is_no_model_is_refused_with_the_reason() {
     fs::write(at("torch/pytorch_model.bin"), b"").unwrap();
     fs::create_dir(at("ggufs")).unwrap();
     fs::write(at("ggufs/a.gguf"), b"").unwrap();
+    fs::write(at("ggufs/b.gguf"), b"").unwrap();
     assert!(Command::new("mkfifo").arg(at("fifo.gguf")).status().unwrap().success());
     for (spec, expected) in [
         (at("text"), "not a GGUF file"),

@@ -89,8 +89,7 @@ pub fn at_path(path: &Path) -> Result<ModelFiles> {
             .caused_by(e)
     })?;
     let kind = if found.is_dir() {
-        check_folder(path)?;
-        FileKind::Folder(path.to_owned())
+        in_folder(path)?
     } else if found.is_file() {
         check_file(path)?;
         FileKind::Gguf(path.to_owned())
@@ -121,7 +120,8 @@ fn check_file(path: &Path) -> Result<()> {
     }
 }
 
-fn check_folder(path: &Path) -> Result<()> {
+/// A folder with safetensors, or the only GGUF file in it.
+fn in_folder(path: &Path) -> Result<FileKind> {
     let entries = fs::read_dir(path).map_err(|e| Error::io("read the model's folder", path, e))?;
     let files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     let config = path.join("config.json").is_file();
@@ -129,13 +129,18 @@ fn check_folder(path: &Path) -> Result<()> {
     let has_weights =
         |file: &PathBuf| has_extension(file, "safetensors") || file.ends_with("model.safetensors.index.json");
     if config && files.iter().any(has_weights) {
-        return Ok(());
+        return Ok(FileKind::Folder(path.to_owned()));
     }
+    let mut ggufs: Vec<_> = files.iter().filter(|file| is_gguf(file)).collect();
+    if let [gguf] = ggufs.as_slice() {
+        return Ok(FileKind::Gguf((*gguf).clone()));
+    }
+    ggufs.sort();
     let error =
         Error::model(format!("the folder has no {}", if config { "weights as safetensors" } else { "config.json" }))
             .in_file(path);
-    Err(match files.iter().filter(|file| is_gguf(file)).min() {
-        Some(gguf) => error.help(format!("for the GGUF file in it, write {}", gguf.display())),
+    Err(match ggufs.first() {
+        Some(gguf) => error.help(format!("of the {} GGUF files in it take one: {}", ggufs.len(), gguf.display())),
         None => error.help("a model's folder has config.json, tokenizer.json and model.safetensors"),
     })
 }
