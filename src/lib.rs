@@ -7,14 +7,14 @@
 //!                                                     │ token ids
 //! engine (scheduler) ── kv::blocks (pages, prefixes) ─┤
 //!       │ Batch                                       │
-//! model::llama::forward ── backend (candle) ── logits │
+//! model::llama::forward ── backend ── logits          │
 //!       │                                             │
 //! sample ── text::detokenizer ── engine::Event ── terminal | --json | library
 //! ```
 //!
 //! Modules below are in the order of that flow. Chat, one-shot, benchmark, perplexity and the library all drive the same
 //! [`engine`]; there is one generation loop in the program. The forward pass is written once, in [`model::llama`], as phases of
-//! a [`backend::Backend`]; the reference backend runs them on candle in f32.
+//! a [`backend::Backend`]: the CPU's own kernels, or the reference, which runs them on candle in f32.
 //!
 //! As a library: see [`Taper`].
 
