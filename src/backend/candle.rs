@@ -10,9 +10,9 @@ use candle_core::{Device, Tensor};
 use candle_nn::ops::{rms_norm, softmax_last_dim};
 use candle_nn::rotary_emb::rope_i;
 
+use super::outcome::Outcome;
 use super::{
-    Backend, Batch, Limits, MemoryPlan, MemoryUse, Out, PAGE, PageId, PageOp, Phases, Probe, Seq, Slot, StepOut, Token,
-    Want,
+    Backend, Batch, Limits, MemoryPlan, MemoryUse, Out, PAGE, PageId, PageOp, Phases, Probe, Seq, Slot, StepOut,
 };
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
@@ -109,10 +109,7 @@ pub struct Candle {
     values: Vec<Pool>,
     pool_pages: usize,
     step: Step,
-    /// What each slot sampled last.
-    previous: HashMap<u32, u32>,
-    tokens: Vec<u32>,
-    logits: Vec<f32>,
+    outcome: Outcome,
     memory: MemoryUse,
 }
 
@@ -166,9 +163,7 @@ impl Candle {
             values: pools()?,
             pool_pages,
             step: Step::empty()?,
-            previous: HashMap::new(),
-            tokens: Vec::new(),
-            logits: Vec::new(),
+            outcome: Outcome::default(),
             memory: MemoryUse { weights: plan.weights, kv: plan.kv },
         })
     }
@@ -286,16 +281,7 @@ impl Phases for Candle {
     fn begin(&mut self, batch: &Batch<'_>) -> Result<()> {
         batch.check(&self.config, self.pool_pages)?;
         let mut ids = Vec::with_capacity(batch.rows.len());
-        for seq in batch.seqs {
-            for row in &batch.rows[seq.rows.start as usize..seq.rows.end as usize] {
-                ids.push(match row.token {
-                    Token::Id(id) => id,
-                    Token::Previous => *self.previous.get(&seq.slot).ok_or_else(|| {
-                        Error::runtime(format!("slot {} has sampled no token to go on from", seq.slot))
-                    })?,
-                });
-            }
-        }
+        self.outcome.ids(batch, &mut ids)?;
         let ids = Tensor::new(ids, &Device::Cpu)?;
         let angles: Vec<f32> =
             batch.rows.iter().flat_map(|row| self.frequencies.iter().map(|f| row.pos as f32 * f)).collect();
@@ -350,27 +336,13 @@ impl Phases for Candle {
     }
 
     fn head(&mut self, out: &[Out<'_>]) -> Result<()> {
-        self.tokens.clear();
-        self.logits.clear();
         if out.is_empty() {
-            return Ok(());
+            return self.outcome.settle(&self.step.seqs, out, std::iter::empty());
         }
         let rows: Vec<u32> = out.iter().map(|o| o.row).collect();
         let x = self.step.hidden.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
         let all = self.head.forward(&self.norm(&x, &self.output_norm)?)?.flatten_all()?.to_vec1::<f32>()?;
-        for (o, logits) in out.iter().zip(all.chunks_exact(self.config.vocab)) {
-            match o.want {
-                Want::Logits => self.logits.extend_from_slice(logits),
-                Want::Sample(draw) => {
-                    let token = draw.token(logits)?;
-                    if let Some(seq) = self.step.seqs.iter().find(|s| s.rows.contains(&o.row)) {
-                        self.previous.insert(seq.slot, token);
-                    }
-                    self.tokens.push(token);
-                }
-            }
-        }
-        Ok(())
+        self.outcome.settle(&self.step.seqs, out, all.chunks_exact(self.config.vocab))
     }
 }
 
@@ -380,7 +352,7 @@ impl Backend for Candle {
     }
 
     fn collect(&mut self) -> Result<StepOut<'_>> {
-        Ok(StepOut { tokens: &self.tokens, logits: &self.logits })
+        Ok(self.outcome.step())
     }
 
     fn pages(&mut self, op: PageOp<'_>) -> Result<()> {

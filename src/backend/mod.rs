@@ -7,6 +7,7 @@
 pub mod candle;
 pub mod choose;
 pub mod cpu;
+mod outcome;
 
 use std::ops::Range;
 

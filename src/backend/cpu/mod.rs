@@ -29,14 +29,11 @@ mod step;
 mod tests;
 mod worker;
 
-use std::collections::HashMap;
-
 pub use kernels::Isa;
 pub use model::refusal;
 
-use super::{
-    Backend, Batch, KvType, Limits, MemoryPlan, MemoryUse, Out, PageOp, Phases, Probe, Slot, StepOut, Token, Want,
-};
+use super::outcome::Outcome;
+use super::{Backend, Batch, KvType, Limits, MemoryPlan, MemoryUse, Out, PageOp, Phases, Probe, Slot, StepOut};
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
 use crate::format::repack::{Repack, Writer};
@@ -86,10 +83,7 @@ pub struct Cpu {
     pool: Pool,
     /// Grows to the most rows that were ever wanted at once.
     logits: (Region, Part<f32>),
-    wanted: Vec<f32>,
-    tokens: Vec<u32>,
-    /// What each slot sampled last.
-    previous: HashMap<u32, u32>,
+    outcome: Outcome,
     memory: MemoryUse,
     /// Keeps the packed weights for the next start.
     writer: Option<Writer>,
@@ -119,9 +113,7 @@ impl Cpu {
             flash_attention: options.flash_attention,
             pool,
             logits: logits(plan.limits.sequences, config)?,
-            wanted: Vec::new(),
-            tokens: Vec::new(),
-            previous: HashMap::new(),
+            outcome: Outcome::default(),
             memory: MemoryUse { weights: plan.weights, kv: plan.kv },
             model,
             writer,
@@ -134,17 +126,8 @@ impl Cpu {
         let step = &mut self.step;
         step.ids.clear();
         step.positions.clear();
-        for seq in batch.seqs {
-            for row in &batch.rows[seq.rows.start as usize..seq.rows.end as usize] {
-                step.positions.push(row.pos);
-                step.ids.push(match row.token {
-                    Token::Id(id) => id,
-                    Token::Previous => *self.previous.get(&seq.slot).ok_or_else(|| {
-                        Error::runtime(format!("slot {} has sampled no token to go on from", seq.slot))
-                    })?,
-                });
-            }
-        }
+        self.outcome.ids(batch, &mut step.ids)?;
+        step.positions.extend(batch.rows.iter().map(|row| row.pos));
         step.seqs.clear();
         step.seqs.extend_from_slice(batch.seqs);
         step.pages.clear();
@@ -194,23 +177,14 @@ impl Cpu {
     /// Hands out what the head computed, and samples.
     fn finish(&mut self, out: &[Out<'_>]) -> Result<()> {
         let vocab = self.model.config.vocab;
-        self.tokens.clear();
-        self.wanted.clear();
-        for (i, o) in out.iter().enumerate() {
+        let row = |i: usize| {
             // SAFETY: the job has ended.
             #[expect(unsafe_code, reason = "buffers are shared with the threads of a job")]
-            let logits = unsafe { self.logits.1.slice(i * vocab, vocab) };
-            match o.want {
-                Want::Logits => self.wanted.extend_from_slice(logits),
-                Want::Sample(draw) => {
-                    let token = draw.token(logits)?;
-                    if let Some(seq) = self.step.seqs.iter().find(|s| s.rows.contains(&o.row)) {
-                        self.previous.insert(seq.slot, token);
-                    }
-                    self.tokens.push(token);
-                }
+            unsafe {
+                self.logits.1.slice(i * vocab, vocab)
             }
-        }
+        };
+        self.outcome.settle(&self.step.seqs, out, (0..out.len()).map(row))?;
         if !out.is_empty() {
             self.writer.iter_mut().for_each(Writer::begin);
         }
@@ -283,7 +257,7 @@ impl Backend for Cpu {
     }
 
     fn collect(&mut self) -> Result<StepOut<'_>> {
-        Ok(StepOut { tokens: &self.tokens, logits: &self.wanted })
+        Ok(self.outcome.step())
     }
 
     fn pages(&mut self, op: PageOp<'_>) -> Result<()> {
