@@ -53,8 +53,8 @@ pub struct Job {
 #[inline(always)]
 pub unsafe fn run<S: Simd>(job: &Job) {
     match job.format {
-        Format::Affine4 => by_width::<S, Affine4>(job),
-        Format::Affine4Min => by_width::<S, Affine4Min>(job),
+        Format::Affine4 => by_width::<S, Affine4<false>>(job),
+        Format::Affine4Min => by_width::<S, Affine4<true>>(job),
         Format::Lut4 => by_width::<S, Lut4>(job),
         Format::Int8 => by_width::<S, Int8<false>>(job),
         Format::Int8Min => by_width::<S, Int8<true>>(job),
@@ -232,37 +232,17 @@ unsafe fn nibbles<S: Simd>(group: *const u8, pair: usize) -> (S::B, S::B) {
     (S::low(both), S::high(both))
 }
 
-struct Affine4;
+struct Affine4<const MINIMUM: bool>;
 
-impl Pairs for Affine4 {
-    const FORMAT: Format = Format::Affine4;
+impl<const MINIMUM: bool> Pairs for Affine4<MINIMUM> {
+    const FORMAT: Format = if MINIMUM { Format::Affine4Min } else { Format::Affine4 };
     const CODE_BYTES: usize = 256;
-    const MINIMUM: bool = false;
+    const MINIMUM: bool = MINIMUM;
 
     #[inline(always)]
     unsafe fn start<S: Simd>(neg_sum: i32) -> S::I {
-        S::int_shl::<3>(S::int_splat(neg_sum))
-    }
-    #[inline(always)]
-    unsafe fn lines<S: Simd>(group: *const u8, pair: usize, _: S::B) -> (S::B, S::B) {
-        nibbles::<S>(group, pair)
-    }
-    #[inline(always)]
-    unsafe fn dot<S: Simd>(acc: S::I, codes: S::B, activations: i32) -> S::I {
-        S::dot_small(acc, codes, activations)
-    }
-}
-
-struct Affine4Min;
-
-impl Pairs for Affine4Min {
-    const FORMAT: Format = Format::Affine4Min;
-    const CODE_BYTES: usize = 256;
-    const MINIMUM: bool = true;
-
-    #[inline(always)]
-    unsafe fn start<S: Simd>(_: i32) -> S::I {
-        S::int_splat(0)
+        // Without a minimum a nibble stands for itself less 8.
+        if MINIMUM { S::int_splat(0) } else { S::int_shl::<3>(S::int_splat(neg_sum)) }
     }
     #[inline(always)]
     unsafe fn lines<S: Simd>(group: *const u8, pair: usize, _: S::B) -> (S::B, S::B) {
