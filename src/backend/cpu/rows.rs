@@ -62,7 +62,7 @@ pub unsafe fn quantize<S: Simd>(x: *const f32, groups: Groups, lane: Lane) {
 
 /// A group is an outlier when its largest number is above so many times the root of the row's mean square. On SmolLM2 and
 /// prose the divergence from the reference is 0.0065 nat a token without rests, 0.0041 with them above 12 times, 0.0034
-/// above 8, 0.0029 above 6; below that, more groups cost time and gain nothing.
+/// above 8, 0.0029 above 6, 0.0028 above 4.5.
 const OUTLIER: f32 = 8.0;
 
 /// Where the rests of outliers go.
@@ -75,7 +75,7 @@ pub struct Rest {
 }
 
 /// [`quantize`] for a whole row, with 8 more bits for its outliers. A few channels of a normed row are many times as large
-/// as the rest, and take their group's resolution with them: in half of all layers that is most of the error of int8.
+/// as the rest, and take their group's resolution with them: on SmolLM2 half of the divergence that int8 activations cost.
 /// So what the codes of such a group leave of its numbers is quantized once more, into the panel of rests.
 ///
 /// # Safety
