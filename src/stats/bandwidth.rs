@@ -138,13 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn measuring_ends_soon_and_gives_a_rate_that_memory_has() {
+    fn measuring_takes_under_two_seconds_and_gives_a_rate_that_memory_has() {
         let start = Instant::now();
         let rate = measure(2);
         // From an old laptop's single channel under load to a server's twelve.
         assert!((2e8..2e12).contains(&rate), "{rate}");
-        // Half a second on a machine that does nothing else; this one may do much else.
-        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 
     #[test]
