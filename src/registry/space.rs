@@ -1,7 +1,8 @@
 //! Whether the disk has room for a download, found out before a byte is fetched.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+
+use nix::sys::statvfs::statvfs;
 
 use crate::error::{Error, Result};
 use crate::terminal::progress::megabytes;
@@ -25,17 +26,12 @@ pub(super) fn check(folder: &Path, need: u64, variable: &str) -> Result<()> {
     }
 }
 
-/// Bytes that can still be written where `folder` is or will be, as POSIX's `df` tells; `None` when it cannot.
+/// Bytes that can still be written where `folder` is or will be; `None` when the system does not tell.
 fn free(folder: &Path) -> Option<u64> {
     let there = folder.ancestors().find(|path| path.is_dir())?;
-    let told = Command::new("df").arg("-Pk").arg(there).stderr(Stdio::null()).output().ok()?;
-    available(std::str::from_utf8(&told.stdout).ok()?)
-}
-
-/// The fourth column of the last line: kilobytes available.
-fn available(df: &str) -> Option<u64> {
-    let kilobytes: u64 = df.lines().last()?.split_whitespace().nth(3)?.parse().ok()?;
-    kilobytes.checked_mul(1024)
+    let told = statvfs(there).ok()?;
+    // 32 bits on some systems.
+    (told.blocks_available() as u64).checked_mul(told.fragment_size())
 }
 
 #[cfg(test)]
@@ -43,13 +39,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn free_space_is_read_as_posix_prints_it() {
-        let df = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/sda 1000 400 600 40% /my disk\n";
-        assert_eq!(available(df), Some(600 * 1024));
-        assert_eq!(
-            (available(""), available("df: no such file\n"), available("a b c 99999999999999999999\n")),
-            (None, None, None)
-        );
-        assert!(free(Path::new("/nonexistent/cache")).is_some_and(|free| free > 0));
+    fn free_space_is_that_of_the_nearest_folder_there_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = free(folder.path()).unwrap();
+        let below = free(&folder.path().join("not/yet/there")).unwrap();
+        // Others write to the same disk.
+        assert!(here > 0 && here.abs_diff(below) < 1 << 30, "{here} {below}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_the_disk_has_no_room_for_is_refused_with_both_numbers() {
+        let error = check(Path::new("/proc"), 1_000_000, "SOME_VARIABLE").unwrap_err().to_string();
+        assert!(error.contains("it needs 1.0 MB, 0 bytes are free") && error.contains("set SOME_VARIABLE"), "{error}");
+        check(Path::new("/proc"), 0, "SOME_VARIABLE").unwrap();
     }
 }
