@@ -16,7 +16,7 @@ use crate::format::weights::{RowOrder, Weights};
 use crate::terminal::progress::{Mode, Progress};
 
 /// Counts the changes of what packing makes of the same rows; `format::packed` and this file decide that.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// Packing so many bytes takes seconds: it is shown.
 const LONG: usize = 1_000_000_000;
 

@@ -9,13 +9,15 @@
 #![expect(unsafe_code, reason = "raw loads and vector instructions")]
 
 use super::simd::{LANES, Simd};
-use crate::format::packed::{Format, GROUP, q4k, q6k};
+use crate::format::packed::{Format, GROUP, MINIMUM, q4k, q6k};
 
 /// Bytes of one row's group in a panel: 32 codes, scale, scale · sum, −sum, −sum of the first 16.
 pub const GROUP_BYTES: usize = GROUP + 16;
 
-/// How far ahead of their use weights are asked for: 256 to 512 bytes are best on Zen 4, 2 KB is worse than nothing.
-const PREFETCH: usize = 384;
+/// How far ahead of their use weights are asked for: about 512 bytes are best on Zen 4, 1 KB is worse than nothing.
+const PREFETCH: usize = 512;
+/// Up to so many rows a kernel waits for memory; with more it is arithmetic that takes the time.
+const STREAMED: usize = 4;
 
 /// Tiles of a matrix times one panel.
 #[derive(Debug, Clone, Copy)]
@@ -89,13 +91,6 @@ unsafe fn tiles<S: Simd, W: Codes, const N: usize>(job: &Job) {
         let mut sums = [S::zero(); N];
         let (first, mut panel) = (weights, job.panel);
         for _ in 0..job.units {
-            if N <= 2 {
-                let mut line = 0;
-                while line < W::FORMAT.unit_bytes() {
-                    S::prefetch(weights.wrapping_add(PREFETCH + line));
-                    line += 64;
-                }
-            }
             W::unit::<S, N>(weights, panel, table, &mut sums);
             weights = weights.add(W::FORMAT.unit_bytes());
             panel = panel.add(W::FORMAT.unit_groups() * N * GROUP_BYTES);
@@ -185,11 +180,10 @@ trait Codes {
 /// Formats of two groups a unit that differ in their codes alone.
 trait Pairs {
     const FORMAT: Format;
-    const CODE_BYTES: usize;
     const MINIMUM: bool;
     unsafe fn start<S: Simd>(neg_sum: i32) -> S::I;
     /// Lines `2 pair` and `2 pair + 1` of a group's codes.
-    unsafe fn lines<S: Simd>(group: *const u8, pair: usize, table: S::B) -> (S::B, S::B);
+    unsafe fn lines<S: Simd, const N: usize>(group: *const u8, pair: usize, table: S::B) -> (S::B, S::B);
     unsafe fn dot<S: Simd>(acc: S::I, codes: S::B, activations: i32) -> S::I;
 }
 
@@ -199,25 +193,27 @@ impl<P: Pairs> Codes for P {
     #[inline(always)]
     unsafe fn unit<S: Simd, const N: usize>(w: *const u8, a: *const u8, table: S::B, sums: &mut [S::F; N]) {
         for g in 0..2 {
+            if g == 0 || P::MINIMUM {
+                ahead::<S, N>(w.add(64 * g)); // the scales, then the minima
+            }
             let act = Activations::<N>(a.add(g * N * GROUP_BYTES));
             let mut acc = [S::int_splat(0); N];
             for (row, acc) in acc.iter_mut().enumerate() {
                 *acc = P::start::<S>(act.neg_sum(row));
             }
             for pair in 0..4 {
-                let (even, odd) = P::lines::<S>(w.add(g * P::CODE_BYTES), pair, table);
+                let (even, odd) = P::lines::<S, N>(w.add(P::FORMAT.codes(g)), pair, table);
                 for (row, acc) in acc.iter_mut().enumerate() {
                     *acc = P::dot::<S>(*acc, even, act.codes(2 * pair, row));
                     *acc = P::dot::<S>(*acc, odd, act.codes(2 * pair + 1, row));
                 }
             }
-            let scales = w.add(2 * P::CODE_BYTES + 32 * g);
-            let scale = S::load_half(scales.cast());
+            let scale = S::load_half(w.add(32 * g).cast());
             for (row, sum) in sums.iter_mut().enumerate() {
                 *sum = S::fma(S::to_f32(acc[row]), S::mul(scale, S::splat(act.scale(row))), *sum);
             }
             if P::MINIMUM {
-                let minimum = S::load_half(scales.add(64).cast());
+                let minimum = S::load_half(w.add(MINIMUM + 32 * g).cast());
                 for (row, sum) in sums.iter_mut().enumerate() {
                     *sum = S::fma(minimum, S::splat(act.scaled_sum(row)), *sum);
                 }
@@ -226,9 +222,25 @@ impl<P: Pairs> Codes for P {
     }
 }
 
+/// Asks for the line that will be wanted when this one is [`PREFETCH`] bytes behind. A line at a time, as they are used:
+/// a whole unit's at once are more than a core can wait for.
 #[inline(always)]
-unsafe fn nibbles<S: Simd>(group: *const u8, pair: usize) -> (S::B, S::B) {
-    let both = S::codes(group.add(64 * pair));
+unsafe fn ahead<S: Simd, const N: usize>(line: *const u8) {
+    if N <= STREAMED {
+        S::prefetch(line.wrapping_add(PREFETCH));
+    }
+}
+
+/// A line of codes.
+#[inline(always)]
+unsafe fn line<S: Simd, const N: usize>(at: *const u8) -> S::B {
+    ahead::<S, N>(at);
+    S::codes(at)
+}
+
+#[inline(always)]
+unsafe fn nibbles<S: Simd, const N: usize>(group: *const u8, pair: usize) -> (S::B, S::B) {
+    let both = line::<S, N>(group.add(64 * pair));
     (S::low(both), S::high(both))
 }
 
@@ -236,7 +248,6 @@ struct Affine4<const MINIMUM: bool>;
 
 impl<const MINIMUM: bool> Pairs for Affine4<MINIMUM> {
     const FORMAT: Format = if MINIMUM { Format::Affine4Min } else { Format::Affine4 };
-    const CODE_BYTES: usize = 256;
     const MINIMUM: bool = MINIMUM;
 
     #[inline(always)]
@@ -245,8 +256,8 @@ impl<const MINIMUM: bool> Pairs for Affine4<MINIMUM> {
         if MINIMUM { S::int_splat(0) } else { S::int_shl::<3>(S::int_splat(neg_sum)) }
     }
     #[inline(always)]
-    unsafe fn lines<S: Simd>(group: *const u8, pair: usize, _: S::B) -> (S::B, S::B) {
-        nibbles::<S>(group, pair)
+    unsafe fn lines<S: Simd, const N: usize>(group: *const u8, pair: usize, _: S::B) -> (S::B, S::B) {
+        nibbles::<S, N>(group, pair)
     }
     #[inline(always)]
     unsafe fn dot<S: Simd>(acc: S::I, codes: S::B, activations: i32) -> S::I {
@@ -258,7 +269,6 @@ struct Lut4;
 
 impl Pairs for Lut4 {
     const FORMAT: Format = Format::Lut4;
-    const CODE_BYTES: usize = 256;
     const MINIMUM: bool = false;
 
     #[inline(always)]
@@ -266,8 +276,8 @@ impl Pairs for Lut4 {
         S::start_biased(neg_sum)
     }
     #[inline(always)]
-    unsafe fn lines<S: Simd>(group: *const u8, pair: usize, table: S::B) -> (S::B, S::B) {
-        let both = S::codes(group.add(64 * pair));
+    unsafe fn lines<S: Simd, const N: usize>(group: *const u8, pair: usize, table: S::B) -> (S::B, S::B) {
+        let both = line::<S, N>(group.add(64 * pair));
         (S::look_up(table, both), S::look_up(table, S::high(both)))
     }
     #[inline(always)]
@@ -280,7 +290,6 @@ struct Int8<const MINIMUM: bool>;
 
 impl<const MINIMUM: bool> Pairs for Int8<MINIMUM> {
     const FORMAT: Format = if MINIMUM { Format::Int8Min } else { Format::Int8 };
-    const CODE_BYTES: usize = 512;
     const MINIMUM: bool = MINIMUM;
 
     #[inline(always)]
@@ -288,8 +297,8 @@ impl<const MINIMUM: bool> Pairs for Int8<MINIMUM> {
         S::start_biased(neg_sum)
     }
     #[inline(always)]
-    unsafe fn lines<S: Simd>(group: *const u8, pair: usize, _: S::B) -> (S::B, S::B) {
-        (S::codes(group.add(128 * pair)), S::codes(group.add(128 * pair + 64)))
+    unsafe fn lines<S: Simd, const N: usize>(group: *const u8, pair: usize, _: S::B) -> (S::B, S::B) {
+        (line::<S, N>(group.add(128 * pair)), line::<S, N>(group.add(128 * pair + 64)))
     }
     #[inline(always)]
     unsafe fn dot<S: Simd>(acc: S::I, codes: S::B, activations: i32) -> S::I {
@@ -304,13 +313,16 @@ impl Codes for Q4K {
 
     #[inline(always)]
     unsafe fn unit<S: Simd, const N: usize>(w: *const u8, a: *const u8, _: S::B, sums: &mut [S::F; N]) {
+        for line in 0..q4k::CODES / 64 {
+            ahead::<S, N>(w.add(64 * line));
+        }
         let whole = S::load_half(w.add(q4k::SCALE).cast());
         let whole_minimum = S::sub(S::zero(), S::load_half(w.add(q4k::MINIMUM).cast()));
         for g in 0..8 {
             let act = Activations::<N>(a.add(g * N * GROUP_BYTES));
             let mut acc = [S::int_splat(0); N];
             for pair in 0..4 {
-                let (even, odd) = nibbles::<S>(w.add(256 * g), pair);
+                let (even, odd) = nibbles::<S, N>(w.add(Self::FORMAT.codes(g)), pair);
                 for (row, acc) in acc.iter_mut().enumerate() {
                     *acc = S::dot_small(*acc, even, act.codes(2 * pair, row));
                     *acc = S::dot_small(*acc, odd, act.codes(2 * pair + 1, row));
@@ -333,8 +345,12 @@ impl Codes for Q6K {
 
     #[inline(always)]
     unsafe fn unit<S: Simd, const N: usize>(w: *const u8, a: *const u8, _: S::B, sums: &mut [S::F; N]) {
+        ahead::<S, N>(w);
         let whole = S::load_half(w.add(q6k::SCALE).cast());
         for g in 0..8 {
+            if g % 2 == 0 {
+                ahead::<S, N>(w.add(q6k::scales(2 * g)));
+            }
             let act = Activations::<N>(a.add(g * N * GROUP_BYTES));
             let mut both = [S::int_splat(0); N];
             for half in 0..2 {
@@ -343,9 +359,9 @@ impl Codes for Q6K {
                     let first = act.neg_first_sum(row);
                     *acc = S::int_shl::<5>(S::int_splat(if half == 0 { first } else { act.neg_sum(row) - first }));
                 }
-                let high = S::codes(w.add(q6k::HIGH + 128 * g + 64 * half));
+                let high = line::<S, N>(w.add(q6k::high(g) + 64 * half));
                 for pair in 0..2 {
-                    let (even, odd) = nibbles::<S>(w.add(256 * g), 2 * half + pair);
+                    let (even, odd) = nibbles::<S, N>(w.add(Self::FORMAT.codes(g)), 2 * half + pair);
                     let even = S::with_high_bits(even, high, 4 * pair as u32);
                     let odd = S::with_high_bits(odd, high, 4 * pair as u32 + 2);
                     let line = 4 * half + 2 * pair;
@@ -354,7 +370,7 @@ impl Codes for Q6K {
                         *acc = S::dot_small(*acc, odd, act.codes(line + 1, row));
                     }
                 }
-                let scale = S::load_i8(w.add(q6k::SCALES + 16 * (2 * g + half)).cast());
+                let scale = S::load_i8(w.add(q6k::scales(2 * g + half)).cast());
                 for (row, both) in both.iter_mut().enumerate() {
                     *both = S::int_add(*both, S::int_mul(acc[row], scale));
                 }
