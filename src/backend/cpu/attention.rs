@@ -1,4 +1,4 @@
-//! Paged attention: softmax(q·Kᵀ/√d)·V over [`pages`](super::pages), in chunks of 256 positions.
+//! Paged attention: softmax(q·Kᵀ/√d)·V over [`pages`](super::pages), in chunks of 64 positions.
 //!
 //! Up to 8 queries of one key head go through a chunk together: the heads of its group when decoding, neighbouring rows
 //! when prefilling. A chunk ends in a partial result (largest score, sum of the weights, weighted sum of V); partials are
@@ -12,12 +12,14 @@ use super::pages::{Byte, Half, Kept, Pages, Single};
 use super::simd::{LANES, Simd};
 use crate::backend::{KvType, PAGE, PageId};
 
-/// Positions of a chunk.
-pub const CHUNK: usize = 256;
+/// Positions of a chunk: as few as leave two threads equal shares of three heads early on.
+pub const CHUNK: usize = 64;
 /// Queries that go through a chunk together.
 pub const QUERIES: usize = 8;
 /// Numbers of a partial result before its weighted sum: the largest score, the sum of the weights.
 pub const PARTIAL_HEAD: usize = 16;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Numbers that a thread needs for scores.
 pub const SCRATCH: usize = QUERIES * CHUNK;
 
@@ -79,7 +81,9 @@ unsafe fn queries<S: Simd, K: Kept, const N: usize>(
 ) {
     let (from, to) = range(queries, chunk);
     for pos in (from..to).step_by(PAGE) {
-        scores::<S, K, N>(queries, pages, table[pos / PAGE], scratch.add(pos - chunk * CHUNK));
+        let next = pos + PAGE;
+        let next = if next < to { pages.keys(table[next / PAGE]) } else { pages.values(table[from / PAGE]) };
+        scores::<S, K, N>(queries, pages, table[pos / PAGE], next, scratch.add(pos - chunk * CHUNK));
     }
     let scale = S::splat(1.0 / (pages.head_dim as f32).sqrt());
     let (from, to) = (from - chunk * CHUNK, to.max(from) - chunk * CHUNK);
@@ -106,13 +110,21 @@ unsafe fn queries<S: Simd, K: Kept, const N: usize>(
     }
 }
 
-/// q·k of one page's 32 positions, not yet divided by √d.
+/// q·k of one page's 32 positions, not yet divided by √d. Meanwhile the block that is read next is asked for: blocks are
+/// far apart, and too short for the processor to find out where they go on.
 #[inline(always)]
-unsafe fn scores<S: Simd, K: Kept, const N: usize>(queries: &[Query], pages: &Pages, page: PageId, scores: *mut f32) {
+unsafe fn scores<S: Simd, K: Kept, const N: usize>(
+    queries: &[Query],
+    pages: &Pages,
+    page: PageId,
+    next: *const u8,
+    scores: *mut f32,
+) {
     let (block, dim) = (pages.keys(page), pages.head_dim);
     let keys = block.cast::<K::Number>().cast_const();
     let mut sums = [[S::zero(); 2]; N];
     for d in 0..dim {
+        ask::<S, K>(next, d * PAGE, PAGE);
         let first = K::load::<S>(keys.add(d * LANES));
         let second = K::load::<S>(keys.add((dim + d) * LANES));
         for (i, [a, b]) in sums.iter_mut().enumerate() {
@@ -131,6 +143,15 @@ unsafe fn scores<S: Simd, K: Kept, const N: usize>(queries: &[Query], pages: &Pa
     for (i, [a, b]) in sums.into_iter().enumerate() {
         S::store(scores.add(i * CHUNK), a);
         S::store(scores.add(i * CHUNK + LANES), b);
+    }
+}
+
+/// Asks for the lines of `count` numbers of a block, from number `first` on.
+#[inline(always)]
+unsafe fn ask<S: Simd, K: Kept>(block: *const u8, first: usize, count: usize) {
+    let size = size_of::<K::Number>();
+    for line in (0..count * size).step_by(LINE) {
+        S::prefetch(block.wrapping_add(first * size + line));
     }
 }
 
@@ -198,8 +219,11 @@ unsafe fn mix<S: Simd, K: Kept, const N: usize, const WIDTH: usize>(
     let mut sums = [[S::zero(); WIDTH]; N];
     for page in (from..to).step_by(PAGE) {
         let block = pages.values(table[(chunk * CHUNK + page) / PAGE]);
+        let next = page + PAGE;
+        let next = if next < to { pages.values(table[(chunk * CHUNK + next) / PAGE]) } else { block };
         let values = block.cast::<K::Number>().cast_const().add(dim);
         for pos in 0..PAGE {
+            ask::<S, K>(next, pos * pages.head_dim + dim, WIDTH * LANES);
             let row = values.add(pos * pages.head_dim);
             let mut v = [S::zero(); WIDTH];
             for (j, v) in v.iter_mut().enumerate() {

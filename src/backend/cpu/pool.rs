@@ -15,9 +15,13 @@ const SPIN: Duration = Duration::from_micros(100);
 /// Turns between looks at the clock.
 const SPINS: u32 = 256;
 
+/// What waiting threads read again and again, on lines (with the neighbour that processors fetch along) of its own.
+#[repr(align(128))]
+struct Alone<T>(T);
+
 /// A number that threads wait for: it only grows (and wraps).
 struct Gate {
-    value: AtomicU32,
+    value: Alone<AtomicU32>,
     sleepers: AtomicU32,
     lock: Mutex<()>,
     bell: Condvar,
@@ -25,7 +29,12 @@ struct Gate {
 
 impl Gate {
     fn new() -> Self {
-        Self { value: AtomicU32::new(0), sleepers: AtomicU32::new(0), lock: Mutex::new(()), bell: Condvar::new() }
+        Self {
+            value: Alone(AtomicU32::new(0)),
+            sleepers: AtomicU32::new(0),
+            lock: Mutex::new(()),
+            bell: Condvar::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -34,7 +43,7 @@ impl Gate {
 
     /// Sets the next value and wakes whoever sleeps.
     fn open(&self, value: u32) {
-        self.value.store(value, Ordering::SeqCst);
+        self.value.0.store(value, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             let _guard = self.lock();
             self.bell.notify_all();
@@ -44,7 +53,7 @@ impl Gate {
     /// Waits until the value is no longer `old`.
     fn wait(&self, old: u32) {
         for _ in 0..SPINS {
-            if self.value.load(Ordering::Acquire) != old {
+            if self.value.0.load(Ordering::Acquire) != old {
                 return;
             }
             std::hint::spin_loop();
@@ -52,7 +61,7 @@ impl Gate {
         let start = Instant::now();
         while start.elapsed() < SPIN {
             for _ in 0..SPINS {
-                if self.value.load(Ordering::Acquire) != old {
+                if self.value.0.load(Ordering::Acquire) != old {
                     return;
                 }
                 std::hint::spin_loop();
@@ -61,7 +70,7 @@ impl Gate {
         // Whoever opens sees the sleeper, or the sleeper sees the new value: both are sequentially consistent.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.lock();
-        while self.value.load(Ordering::SeqCst) == old {
+        while self.value.0.load(Ordering::SeqCst) == old {
             guard = self.bell.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         drop(guard);
@@ -81,7 +90,7 @@ impl Barrier {
         if self.threads == 1 {
             return;
         }
-        let generation = self.gate.value.load(Ordering::Relaxed);
+        let generation = self.gate.value.0.load(Ordering::Relaxed);
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
             self.arrived.store(0, Ordering::Relaxed);
             self.gate.open(generation.wrapping_add(1));
@@ -157,7 +166,7 @@ impl Pool {
         // last use of it, and `&mut self` keeps a second job from overwriting it.
         let work: Work = unsafe { std::mem::transmute::<&(dyn Fn(Thread<'_>) + Sync), Work>(work) };
         *self.shared.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
-        let next = self.shared.jobs.value.load(Ordering::Relaxed).wrapping_add(1);
+        let next = self.shared.jobs.value.0.load(Ordering::Relaxed).wrapping_add(1);
         self.shared.jobs.open(next);
         self.shared.part(work, 0, self.threads());
     }
@@ -166,7 +175,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        let next = self.shared.jobs.value.load(Ordering::Relaxed).wrapping_add(1);
+        let next = self.shared.jobs.value.0.load(Ordering::Relaxed).wrapping_add(1);
         self.shared.jobs.open(next);
         for worker in self.workers.drain(..) {
             let _ = worker.join(); // a worker that panicked has ended the process
