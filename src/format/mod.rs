@@ -7,6 +7,7 @@ pub mod dequantize;
 pub mod gguf;
 pub mod mapping;
 pub mod packed;
+pub mod quantize;
 pub mod random;
 pub mod repack;
 pub mod safetensors;
