@@ -139,6 +139,7 @@ fn the_program_quantizes_for_the_fast_backend_and_says_so() {
     let told = stderr(folder.path(), &args);
     assert!(told.contains("the reference backend computes") && !told.contains("weights packed"), "{told}");
     let told = stderr(folder.path(), &[&args[..], &["--quant", "nf4"]].concat());
+    assert!(told.contains("info: F16 as IQ4_NL: -6") && told.contains(" % bytes, relative rms error "), "{told}");
     assert!(told.contains("the cpu backend computes") && told.contains("info: weights packed as nf4 in "), "{told}");
     let mut by_environment = taper();
     by_environment.current_dir(folder.path()).env("TAPER_QUANT", "q4_0").args(["-m", "m.gguf", "--device", "cpu"]);
@@ -182,4 +183,26 @@ fn rows_that_do_not_fill_groups_are_refused_with_the_file() {
     assert_eq!(code, 3);
     assert!(error.contains("48 columns of tensor `blk.0.attn_k.weight` do not fill groups of 32"), "{error}");
     assert!(error.contains("m.gguf") && error.contains("run the model without --quant"), "{error}");
+}
+
+#[test]
+fn models_show_measures_what_packing_costs() {
+    let folder = tempfile::tempdir().unwrap();
+    gguf(TIED, |_, _| ()).write(&folder.path().join("m.gguf"));
+    let show = |args: &[&str]| {
+        let mut command = taper();
+        succeeded(command.current_dir(folder.path()).args(["models", "show", "./m.gguf"]).args(args))
+    };
+    assert!(!show(&[]).contains("packed for computing"));
+    assert!(show(&["--loss"]).ends_with("\npacked for computing\n"), "floating-point matrices are not packed");
+    let text = show(&["--loss", "--quant", "q4_0"]);
+    assert!(text.contains("\npacked for computing\n  F16 as Q4_0: -6"), "{text}");
+    assert!(text.contains("\n  F16 as Q8_0: -"), "the head: {text}");
+    let json: serde_json::Value = serde_json::from_str(&show(&["--loss", "--quant", "learned", "--json"])).unwrap();
+    let (blocks, head) = (&json["loss"][1], &json["loss"][0]);
+    assert_eq!((&head["type"], &head["becomes"], &head["tensors"]), (&"F16".into(), &"Q8_0".into(), &1.into()));
+    assert_eq!((&blocks["becomes"], &blocks["tensors"]), (&"IQ4_NL".into(), &14.into()));
+    // Numbers are spread evenly: fitted levels are even too, a fifteenth of the range apart.
+    let error = blocks["relative_rms_error"].as_f64().unwrap();
+    assert!((0.04..0.08).contains(&error), "{error}");
 }

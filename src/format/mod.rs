@@ -5,6 +5,7 @@
 
 pub mod dequantize;
 pub mod gguf;
+pub mod loss;
 pub mod mapping;
 pub mod packed;
 pub mod quantize;

@@ -10,6 +10,7 @@ use super::model::{Matrix, Share, TAIL};
 use super::pool::{Pool, Thread, share};
 use crate::error::{Error, Result};
 use crate::format::dequantize::{Codebook, IQ4_CODEBOOK};
+use crate::format::loss;
 use crate::format::packed::{Format, Refused, TILE, pack_row};
 use crate::format::quantize::Quant;
 use crate::format::repack::{self, Contents, Layout, Repack, Writer};
@@ -55,11 +56,24 @@ pub fn matrices(names: &[(String, usize)], weights: &Weights, pool: &mut Pool, r
     Packer { weights, pool, progress: Progress::new(mode, doing, bytes as u64), done: 0.into() }
         .all(names, &mut matrices)?;
     tracing::info!("{done} in {:.2} s", seconds());
+    tell_losses(names, weights)?;
     let mut writer = slot.and_then(|slot| slot.write(Shares::of(&matrices, &region)));
     if repack.wait {
         writer.iter_mut().for_each(Writer::wait);
     }
     Ok(Loaded { matrices, region, writer })
+}
+
+/// Says of types that are not packed as they are what that costs, to who wants to know.
+fn tell_losses(names: &[(String, usize)], weights: &Weights) -> Result<()> {
+    if tracing::enabled!(tracing::Level::INFO) {
+        for (types, loss) in loss::measure(weights, names.iter().map(|(name, _)| &**name))? {
+            if loss.rms() > 0.0 {
+                tracing::info!("{}", loss::line(types, &loss));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A matrix without its place.

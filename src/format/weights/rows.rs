@@ -54,6 +54,29 @@ impl<'a> Rows<'a> {
         self.source.rows == 0
     }
 
+    /// The tensor's name.
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// The file's type.
+    pub fn stored_dtype(&self) -> DType {
+        self.source.dtype
+    }
+
+    /// Bytes in the file.
+    pub fn stored_bytes(&self) -> usize {
+        self.source.bytes.len()
+    }
+
+    /// Writes the numbers of row `r` as the file has them to `out`.
+    ///
+    /// # Errors
+    /// When `out` is not as long as a row.
+    pub fn stored_numbers(&self, r: usize, out: &mut [f32]) -> Result<()> {
+        dequantize(self.source.dtype, self.source.row(r), out)
+    }
+
     /// The type of their blocks.
     pub fn dtype(&self) -> DType {
         self.info.dtype
