@@ -1,7 +1,7 @@
 //! Blocks of 32 numbers: the scale whose rounded numbers are nearest to them in the sum of squares.
 //!
 //! It is searched for among a few near the one that the largest number asks for, each corrected by least squares. Weighting
-//! numbers by their size, as llama.cpp does where it has no importance matrix, made every perplexity worse that was measured
+//! numbers by their square, as llama.cpp does where it has no importance matrix, made three of four perplexities worse
 //! (docs/quantization.md). Loops are over whole groups and without branches, so that the compiler makes vector
 //! instructions of them whatever the processor.
 
