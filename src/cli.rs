@@ -19,6 +19,7 @@ use crate::backend::choose::Device;
 use crate::config::process_env;
 use crate::config::settings::{self, Flags, Settings};
 use crate::error::{Error, Result};
+use crate::format::quantize::Quant;
 use crate::registry::manifest::DEFAULT_MODEL;
 use crate::sample::Sampling;
 use crate::terminal::color::Color;
@@ -88,6 +89,9 @@ pub struct ModelArgs {
     /// What computes; auto takes the fastest backend that can run the model
     #[arg(long, value_enum, hide_env_values = true, env = "TAPER_DEVICE", default_value_t = Device::Auto)]
     pub device: Device,
+    /// What floating-point weights become when they are loaded; quantized ones stay what they are
+    #[arg(long, value_enum, value_name = "TYPE", hide_env_values = true, env = "TAPER_QUANT", default_value_t = Quant::None)]
+    pub quant: Quant,
     /// Take the pre-tokenizer NAME instead of the one that the GGUF file names
     #[arg(long, value_name = "NAME", hide_env_values = true, env = "TAPER_PRE")]
     pub pre: Option<String>,

@@ -10,6 +10,7 @@ use crate::engine::fit::{self, Wanted};
 use crate::engine::{Done, Engine, Event, Finish, Request};
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
+use crate::format::quantize::Quant;
 use crate::format::repack::{self, Repack};
 use crate::model::config::Config;
 use crate::model::open::OpenModel;
@@ -29,6 +30,8 @@ pub struct LoadOptions {
     pub sequences: usize,
     /// Overrides a GGUF's `tokenizer.ggml.pre`.
     pub pre_tokenizer: Option<String>,
+    /// What floating-point matrices become.
+    pub quant: Quant,
     /// How weights are packed for the backend, and whether that is kept for the next start.
     pub repack: Repack,
 }
@@ -105,7 +108,8 @@ impl Taper {
     /// # Errors
     /// When the files are damaged or unsupported, or the model does not fit in memory.
     pub fn open(files: &ModelFiles, options: &LoadOptions) -> Result<Self> {
-        let model = OpenModel::open(files, options.pre_tokenizer.as_deref())?;
+        let mut model = OpenModel::open(files, options.pre_tokenizer.as_deref())?;
+        model.quantize(options.quant)?;
         Self::from_model(model, options)
     }
 

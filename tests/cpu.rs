@@ -14,6 +14,7 @@ use taper::backend::{Backend, Batch, KvType, Limits, Out, PAGE, PageOp, Phases, 
 use taper::format::gguf::Gguf;
 use taper::format::mapping::Mapping;
 use taper::format::packed::Format;
+use taper::format::quantize::Quant;
 use taper::format::repack::Repack;
 use taper::format::weights::Weights;
 use taper::format::{DType, TensorInfo, random};
@@ -61,8 +62,13 @@ fn config() -> Config {
 
 /// Every phase of steps of several sequences on the reference's inputs.
 fn check_phases(config: &Config, extras: Extras, dtype: DType, options: &Options) {
-    let weights = made(config, extras, dtype);
-    let (mut judge, mut backend) = (reference(config, &weights), cpu(config, &weights, options));
+    let embedding = if Format::is_lossless(dtype) { EXACT } else { INT8 };
+    check_phases_of(config, &made(config, extras, dtype), dtype.name(), embedding, options);
+}
+
+/// The same of these weights; `embedding` is how far its rows may be apart.
+fn check_phases_of(config: &Config, weights: &Weights, what: &str, embedding: f64, options: &Options) {
+    let (mut judge, mut backend) = (reference(config, weights), cpu(config, weights, options));
     let mut random = Random(5);
     let mut pool = Pool::new(LIMITS.pages);
     let mut running: Vec<Running> = (0..3).map(|_| pool.sequence(400)).collect();
@@ -74,23 +80,24 @@ fn check_phases(config: &Config, extras: Extras, dtype: DType, options: &Options
                 running.iter_mut().zip(&tokens).map(|(r, t)| (r, &t[(t.len() * piece / 3)..t.len() * (piece + 1) / 3]));
             let mut parts: Vec<_> = parts.filter(|(_, t)| !t.is_empty()).collect();
             if !parts.is_empty() {
-                with_batch(&mut parts, Want::Logits, |batch| one_step(&mut judge, &mut backend, batch, dtype));
+                with_batch(&mut parts, Want::Logits, |batch| {
+                    one_step(&mut judge, &mut backend, batch, what, embedding);
+                });
             }
         }
     }
     check_pages(&mut judge, &mut backend, &running);
 }
 
-fn one_step(judge: &mut Candle, backend: &mut Cpu, batch: &Batch<'_>, dtype: DType) {
+fn one_step(judge: &mut Candle, backend: &mut Cpu, batch: &Batch<'_>, what: &str, embedding: f64) {
     judge.begin(batch).unwrap();
     backend.begin(batch).unwrap();
     let check = |judge: &mut Candle, backend: &mut Cpu, slot: Slot, bound: f64, phase: &str| {
         let expected = judge.get(slot).unwrap();
         let error = nmse(&expected, &backend.get(slot).unwrap());
-        assert!(error <= bound, "{dtype}, {phase}, {} rows: {error:e}", batch.rows.len());
+        assert!(error <= bound, "{what}, {phase}, {} rows: {error:e}", batch.rows.len());
         backend.put(slot, &expected).unwrap();
     };
-    let embedding = if Format::is_lossless(dtype) { EXACT } else { INT8 };
     check(judge, backend, Slot::Hidden, embedding, "begin");
     for layer in 0..backend.layers() {
         type Run = fn(&mut dyn Phases, usize) -> taper::Result<()>;
@@ -110,7 +117,7 @@ fn one_step(judge: &mut Candle, backend: &mut Cpu, batch: &Batch<'_>, dtype: DTy
     judge.head(batch.out).unwrap();
     backend.head(batch.out).unwrap();
     let error = nmse(judge.collect().unwrap().logits, backend.collect().unwrap().logits);
-    assert!(error <= INT8, "{dtype}, head: {error:e}");
+    assert!(error <= INT8, "{what}, head: {error:e}");
 }
 
 fn check_pages(judge: &mut Candle, backend: &mut Cpu, running: &[Running]) {
@@ -139,6 +146,21 @@ fn phases_agree_with_the_reference_on_every_format() {
     let wide = Config { hidden: 256, ffn: 512, heads: 8, ..config() };
     for dtype in [DType::Q4K, DType::Q6K, DType::Q5K] {
         check_phases(&wide, TIED, dtype, &options());
+    }
+}
+
+#[test]
+fn phases_agree_on_weights_that_are_quantized_when_they_are_loaded() {
+    let untied = Extras { tied: false, qkv_bias: true, rope_factors: true };
+    for quant in [Quant::Q8_0, Quant::Q4_1, Quant::Q4_0, Quant::Iq4Nl, Quant::Nf4, Quant::Learned] {
+        for (extras, head, kept) in
+            [(TIED, tensors::EMBEDDING, None), (untied, tensors::OUTPUT, Some(tensors::EMBEDDING))]
+        {
+            let weights = made(&config(), extras, DType::F16).quantized(quant, head, kept).unwrap();
+            let dtype = |name: &str| weights.info(name).unwrap().dtype;
+            assert_eq!((dtype(head), kept.map(dtype)), (DType::Q8_0, kept.map(|_| DType::F16)));
+            check_phases_of(&config(), &weights, quant.name(), EXACT, &options());
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use taper::backend::Limits;
 use taper::backend::cpu::{self, Cpu, Isa, Options};
 use taper::config::Dirs;
 use taper::format::gguf::Gguf;
+use taper::format::quantize::Quant;
 use taper::format::repack::{Folder, LEAST, Repack};
 use taper::format::weights::Weights;
 use taper::format::{DType, random};
@@ -50,13 +51,17 @@ impl Place {
     }
 
     fn with_vocabulary(vocab: usize) -> Self {
+        Self::of(vocab, DType::Q8_0)
+    }
+
+    fn of(vocab: usize, matrices: DType) -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
         let config = Config { hidden: 256, ffn: 512, head_dim: 32, heads: 8, kv_heads: 2, vocab, ..tiny::config() };
         let extras = Extras { tied: true, qkv_bias: false, rope_factors: false };
         let gguf = tiny::with_vocabulary(tiny::with_sizes(GgufBuilder::new(), &config), config.vocab);
         let shapes = tensors::shapes(&config, extras).into_iter().enumerate();
         let gguf = shapes.fold(gguf, |gguf, (i, (name, shape))| {
-            let dtype = if shape.len() == 2 { DType::Q8_0 } else { DType::F32 };
+            let dtype = if shape.len() == 2 { matrices } else { DType::F32 };
             let bytes = random::tensor(7, i as u64, dtype, shape.iter().product()).unwrap();
             gguf.tensor_raw(&name, dtype, &shape, &bytes)
         });
@@ -135,6 +140,49 @@ fn change(path: &Path, at: u64, change: impl FnOnce(&mut [u8; 8])) {
     file.set_modified(modified).unwrap();
 }
 
+/// The bits of the logits behind a few tokens; weights are kept in `folder`.
+fn logits(config: &Config, weights: &Weights, threads: usize, folder: Option<Folder>) -> Vec<u32> {
+    let limits = Limits { context: 64, sequences: 1, chunk: 32, pages: 4 };
+    let options = Options { threads, isa: Isa::choose(None).unwrap(), kv_type: KvType::F16, flash_attention: true };
+    let infos: Vec<_> = weights.names().map(|n| weights.info(n).unwrap()).collect();
+    let plan = cpu::plan(config, &infos, limits, &options);
+    let repack = Repack { folder, wait: true, ..Repack::default() };
+    let mut backend = Cpu::load(config, weights, &plan, &options, &repack).unwrap();
+    let logits = in_chunks(&mut backend, &mut Pool::new(limits.pages), &[1, 400, 5000, 30, 2], 5);
+    logits.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Makes a file of packed weights look old, so that its use shows.
+fn age(file: &Path) -> SystemTime {
+    let long_ago = SystemTime::now() - Duration::from_secs(1_000_000);
+    File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
+    long_ago
+}
+
+#[test]
+fn quantized_weights_are_kept_apart_for_each_type_with_their_codebooks() {
+    let place = Place::of(40_000, DType::F16);
+    let gguf = Gguf::open(&place.model()).unwrap();
+    let config = Config::from_gguf(&gguf.metadata).unwrap();
+    for (i, quant) in [Quant::Iq4Nl, Quant::Nf4, Quant::Learned].into_iter().enumerate() {
+        // Made anew each time: what is learned is not handed on in memory.
+        let weights = || Weights::from_gguf(&gguf).quantized(quant, tensors::EMBEDDING, None).unwrap();
+        let expected = logits(&config, &weights(), 2, None);
+        assert!(logits(&config, &weights(), 2, Some(place.folder())) == expected, "{}", quant.name());
+        let files = place.folder().files();
+        assert_eq!(files.len(), i + 1);
+        let kept =
+            files.iter().find(|file| file.path.to_string_lossy().ends_with(&format!("-{}.packed", quant.name())));
+        let kept = &kept.unwrap().path;
+        let long_ago = age(kept);
+        for threads in [1, 3] {
+            let again = logits(&config, &weights(), threads, Some(place.folder()));
+            assert!(again == expected, "{}, {threads} threads", quant.name());
+        }
+        assert!(kept.metadata().unwrap().modified().unwrap() > long_ago, "{} was read", quant.name());
+    }
+}
+
 #[test]
 fn the_second_start_reads_what_the_first_one_packed_bit_for_bit_on_any_number_of_threads() {
     let cache = tempfile::tempdir().unwrap();
@@ -142,22 +190,12 @@ fn the_second_start_reads_what_the_first_one_packed_bit_for_bit_on_any_number_of
     let gguf = Gguf::open(&common::smollm2()).unwrap();
     let config = Config::from_gguf(&gguf.metadata).unwrap();
     let weights = Weights::from_gguf(&gguf);
-    let limits = Limits { context: 64, sequences: 1, chunk: 32, pages: 4 };
-    let logits = |threads: usize, folder: Option<Folder>| {
-        let options = Options { threads, isa: Isa::choose(None).unwrap(), kv_type: KvType::F16, flash_attention: true };
-        let infos: Vec<_> = weights.names().map(|n| weights.info(n).unwrap()).collect();
-        let plan = cpu::plan(&config, &infos, limits, &options);
-        let repack = Repack { folder, wait: true, ..Repack::default() };
-        let mut backend = Cpu::load(&config, &weights, &plan, &options, &repack).unwrap();
-        let logits = in_chunks(&mut backend, &mut Pool::new(limits.pages), &[1, 400, 5000, 30, 2], 5);
-        logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
-    };
+    let logits = |threads, folder| logits(&config, &weights, threads, folder);
     let expected = logits(2, None);
     assert!(folder.files().is_empty());
     assert!(logits(2, Some(folder.clone())) == expected);
     for threads in [1, 2, 3] {
-        let long_ago = SystemTime::now() - Duration::from_secs(1_000_000);
-        File::options().write(true).open(&folder.files()[0].path).unwrap().set_modified(long_ago).unwrap();
+        let long_ago = age(&folder.files()[0].path);
         assert!(logits(threads, Some(folder.clone())) == expected, "{threads} threads");
         assert!(folder.files()[0].used > long_ago, "it was read, and that counts as use");
     }
@@ -191,8 +229,8 @@ fn weights_that_changed_are_packed_again_in_the_place_of_the_old() {
     assert_eq!(again("another block, of the same size and time"), first.answer);
 
     let text = fs::read(&old).unwrap();
-    let at = text.windows(10).position(|w| w == b", layout 1").unwrap();
-    change(&old, at as u64 + 2, |bytes| assert_eq!(bytes, b"layout 1"));
+    let at = text.windows(10).position(|w| w == b", layout 2").unwrap();
+    change(&old, at as u64 + 2, |bytes| assert_eq!(bytes, b"layout 2"));
     change(&old, at as u64 + 3, |bytes| bytes[7] = b'0');
     let _ = again("of an older taper");
 }

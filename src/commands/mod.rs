@@ -22,6 +22,7 @@ use crate::cli::{Cli, Command, ModelArgs, PromptArgs, SamplingArgs};
 use crate::config::{self, Dirs};
 use crate::engine::Done;
 use crate::error::{Error, Result};
+use crate::format::quantize::Quant;
 use crate::format::repack::{self, Repack};
 use crate::model::open::OpenModel;
 use crate::model::synth::Synth;
@@ -103,10 +104,22 @@ impl Session {
     }
 
     fn open(&self) -> Result<OpenModel> {
-        if let Some(synth) = Synth::named(&self.args.model)? {
-            return synth.open();
+        let mut model = match Synth::named(&self.args.model)? {
+            Some(synth) => synth.open()?,
+            None => OpenModel::open(&self.files()?, self.args.pre.as_deref())?,
+        };
+        self.quantize(&mut model)?;
+        Ok(model)
+    }
+
+    /// Has a model quantized as `--quant` asks for.
+    fn quantize(&self, model: &mut OpenModel) -> Result<()> {
+        let quant = self.args.quant;
+        if quant != Quant::None && !model.quantize(quant)? {
+            let name = &model.name;
+            self.say(format_args!("--quant {} changes nothing: {name} is quantized already", quant.name()));
         }
-        OpenModel::open(&self.files()?, self.args.pre.as_deref())
+        Ok(())
     }
 
     /// How the flags want it loaded.
@@ -122,6 +135,7 @@ impl Session {
             compute,
             context: asked,
             pre_tokenizer: self.args.pre.clone(),
+            quant: self.args.quant,
             repack: Repack {
                 folder: repack::Folder::of(&Dirs::from_env(config::process_env)),
                 wait: false,

@@ -20,11 +20,12 @@ use crate::cli::Cli;
 use crate::error::{Error, Result};
 
 /// The keys, in the order of the help.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "model",
     "ctx-size",
     "threads",
     "device",
+    "quant",
     "pre",
     "offline",
     "quiet",

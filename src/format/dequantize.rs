@@ -18,14 +18,25 @@ const SLICE: usize = 1 << 15;
 /// The largest alignment of candle's block structures (`Q8_K` begins with an f32; the others hold f16).
 const BLOCK_ALIGN: usize = 4;
 
+/// What 4-bit indices stand for, before the scale.
+pub type Codebook = [i8; 16];
+
 /// What the 4-bit indices of `IQ4_NL` and `IQ4_XS` stand for, before the scale. From ggml (`kvalues_iq4nl`).
-pub const IQ4_CODEBOOK: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub const IQ4_CODEBOOK: Codebook = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Writes the numbers of `bytes`, whole blocks of type `dtype`, to `out`.
 ///
 /// # Errors
 /// When `bytes` is not exactly what `out.len()` numbers of this type take.
 pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
+    dequantize_with(dtype, &IQ4_CODEBOOK, bytes, out)
+}
+
+/// The same with a codebook of the tensor's own in place of `IQ4_NL`'s.
+///
+/// # Errors
+/// As [`dequantize`].
+pub fn dequantize_with(dtype: DType, codebook: &Codebook, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     if dtype.bytes_of(out.len()) != Some(bytes.len()) {
         return Err(Error::model(format!("{} bytes of {dtype} do not hold {} numbers", bytes.len(), out.len())));
     }
@@ -34,7 +45,7 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
         DType::F32 => each(bytes, out, f32::from_le_bytes),
         DType::F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
         DType::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
-        DType::IQ4NL => blocks(bytes, out, iq4_nl),
+        DType::IQ4NL => blocks(bytes, out, |block| iq4_nl(block, codebook)),
         DType::IQ4XS => blocks(bytes, out, iq4_xs),
         DType::Q4_0 => candle(GgmlDType::Q4_0, out)?,
         DType::Q4_1 => candle(GgmlDType::Q4_1, out)?,
@@ -88,16 +99,20 @@ fn each<const N: usize>(bytes: &[u8], out: &mut [f32], number: fn([u8; N]) -> f3
 }
 
 /// `LEN` numbers from each block of `BYTES` bytes.
-fn blocks<const BYTES: usize, const LEN: usize>(bytes: &[u8], out: &mut [f32], block: fn(&[u8; BYTES]) -> [f32; LEN]) {
+fn blocks<const BYTES: usize, const LEN: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    block: impl Fn(&[u8; BYTES]) -> [f32; LEN],
+) {
     for (numbers, b) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(bytes.as_chunks::<BYTES>().0) {
         *numbers = block(b);
     }
 }
 
 /// `IQ4_NL`: an f16 scale, then 32 indices into the codebook.
-fn iq4_nl(block: &[u8; 18]) -> [f32; 32] {
+fn iq4_nl(block: &[u8; 18], codebook: &Codebook) -> [f32; 32] {
     let [d0, d1, indices @ ..] = block;
-    codebook(f16::from_le_bytes([*d0, *d1]).to_f32(), indices)
+    looked_up(codebook, f16::from_le_bytes([*d0, *d1]).to_f32(), indices)
 }
 
 /// `IQ4_XS`: 8 groups of 32 under one f16 scale. A group's own scale has 6 bits, biased by 32: the low four lie in
@@ -114,17 +129,17 @@ fn iq4_xs(block: &[u8; 136]) -> [f32; 256] {
         let low = scales_l >> (4 * group) & 0xf;
         let high = u32::from(scales_h) >> (2 * group) & 0x3;
         let own = (low | high << 4) as f32 - 32.0;
-        *numbers = codebook(scale * own, indices);
+        *numbers = looked_up(&IQ4_CODEBOOK, scale * own, indices);
     }
     out
 }
 
 /// A group of 32: numbers 0 to 15 in the low nibbles, 16 to 31 in the high ones.
-fn codebook(scale: f32, indices: &[u8; 16]) -> [f32; 32] {
+fn looked_up(codebook: &Codebook, scale: f32, indices: &[u8; 16]) -> [f32; 32] {
     let mut out = [0.0; 32];
     for (i, byte) in indices.iter().enumerate() {
-        out[i] = scale * f32::from(IQ4_CODEBOOK[usize::from(byte & 0xf)]);
-        out[i + 16] = scale * f32::from(IQ4_CODEBOOK[usize::from(byte >> 4)]);
+        out[i] = scale * f32::from(codebook[usize::from(byte & 0xf)]);
+        out[i + 16] = scale * f32::from(codebook[usize::from(byte >> 4)]);
     }
     out
 }

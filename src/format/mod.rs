@@ -5,8 +5,10 @@
 
 pub mod dequantize;
 pub mod gguf;
+pub mod loss;
 pub mod mapping;
 pub mod packed;
+pub mod quantize;
 pub mod random;
 pub mod repack;
 pub mod safetensors;

@@ -159,14 +159,23 @@ pub mod q6k {
     }
 }
 
-/// A scale or minimum that is no number.
+/// Why numbers have no packed form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotFinite;
+pub enum Refused {
+    /// A number, scale or minimum is NaN or infinite.
+    NotFinite,
+    /// A group's scale or minimum would be beyond f16.
+    TooLarge,
+}
 
-impl NotFinite {
+impl Refused {
     /// As the error that names the tensor.
     pub fn of(self, tensor: &str) -> Error {
-        Error::model(format!("tensor `{tensor}` holds NaN or infinite numbers"))
+        let holds = match self {
+            Self::NotFinite => "NaN or infinite numbers",
+            Self::TooLarge => "numbers too large to be quantized",
+        };
+        Error::model(format!("tensor `{tensor}` holds {holds}"))
             .help("the file is damaged or was converted wrongly: convert or download the model again")
     }
 }
@@ -178,7 +187,7 @@ impl NotFinite {
 ///
 /// # Panics
 /// When `row` is not whole blocks of a type that has a [`Format`], or the tile is too short: callers checked both.
-pub fn pack_row(dtype: DType, row: &[u8], tile: &mut [u8], lane: usize) -> Result<(), NotFinite> {
+pub fn pack_row(dtype: DType, row: &[u8], tile: &mut [u8], lane: usize) -> Result<(), Refused> {
     let mut place = Place { format: format_of(dtype), tile, lane };
     for (i, block) in row.chunks_exact(dtype.block_bytes()).enumerate() {
         match dtype {
@@ -240,11 +249,11 @@ fn numbers(dtype: DType, block: &[u8]) -> [f32; 256] {
 }
 
 /// 32 numbers to the nearest of 255 steps.
-fn rounded(numbers: &[f32; GROUP]) -> Result<Group, NotFinite> {
+fn rounded(numbers: &[f32; GROUP]) -> Result<Group, Refused> {
     let largest = numbers.iter().fold(0.0f32, |m, x| if x.is_nan() { f32::NAN } else { m.max(x.abs()) });
     let scale = f16::from_f32(largest / 127.0);
     if !largest.is_finite() || !scale.is_finite() {
-        return Err(NotFinite);
+        return Err(Refused::NotFinite);
     }
     let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
     let codes = numbers.map(|x| (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8 as u8);
@@ -260,7 +269,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     /// Group `i` of the row, in one of the formats of two groups a unit.
-    fn group(&mut self, i: usize, group: &Group) -> Result<(), NotFinite> {
+    fn group(&mut self, i: usize, group: &Group) -> Result<(), Refused> {
         let (unit, i) = (i / 2 * self.format.unit_bytes(), i % 2);
         if self.format.code_bytes() == 512 {
             self.bytes(unit + self.format.codes(i), &group.codes);
@@ -275,7 +284,7 @@ impl Place<'_> {
     }
 
     /// A block of `Q4_K`: two f16, 8 groups' sub-scales and sub-minima of 6 bits in 12 bytes, 128 bytes of nibbles.
-    fn q4k(&mut self, i: usize, block: &[u8]) -> Result<(), NotFinite> {
+    fn q4k(&mut self, i: usize, block: &[u8]) -> Result<(), Refused> {
         let unit = i * q4k::BYTES;
         let (halves, packed, codes) = (&block[..4], &block[4..16], &block[16..]);
         for g in 0..8 {
@@ -295,7 +304,7 @@ impl Place<'_> {
 
     /// A block of `Q6_K`: 128 bytes of low nibbles, 64 of upper two bits, 16 sub-scales, an f16. Each half of it
     /// interleaves four groups.
-    fn q6k(&mut self, i: usize, block: &[u8]) -> Result<(), NotFinite> {
+    fn q6k(&mut self, i: usize, block: &[u8]) -> Result<(), Refused> {
         let unit = i * q6k::BYTES;
         let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
         for g in 0..8 {
@@ -332,9 +341,9 @@ impl Place<'_> {
         }
     }
 
-    fn half(&mut self, at: usize, value: f16) -> Result<(), NotFinite> {
+    fn half(&mut self, at: usize, value: f16) -> Result<(), Refused> {
         if !value.is_finite() {
-            return Err(NotFinite);
+            return Err(Refused::NotFinite);
         }
         self.tile[at + 2 * self.lane..][..2].copy_from_slice(&value.to_le_bytes());
         Ok(())
@@ -450,7 +459,7 @@ mod tests {
             let mut bad = row(dtype, 256, 3);
             bad[at] = 0x7c;
             let mut tile = vec![0; Format::of(dtype).unwrap().tile_bytes(256)];
-            assert_eq!(pack_row(dtype, &bad, &mut tile, 0), Err(NotFinite), "{dtype}");
+            assert_eq!(pack_row(dtype, &bad, &mut tile, 0), Err(Refused::NotFinite), "{dtype}");
         }
     }
 }

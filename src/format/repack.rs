@@ -22,6 +22,7 @@ pub use file::Reader;
 pub use folder::{Folder, Kept, bytes};
 pub use write::{Contents, Writer};
 
+use super::dequantize::Codebook;
 use super::packed::Format;
 use super::weights::Weights;
 use crate::terminal::progress::Mode;
@@ -52,7 +53,7 @@ pub struct Layout {
     pub parts: Vec<Part>,
 }
 
-/// A packed matrix. In the file its tiles lie one after the other.
+/// A packed matrix. In the file its tiles lie one after the other, and behind them its codebook if its format has one.
 #[derive(Debug, Clone)]
 pub struct Part {
     pub name: String,
@@ -63,7 +64,11 @@ pub struct Part {
 
 impl Part {
     fn bytes(&self) -> usize {
-        self.format.matrix_bytes(self.rows, self.k)
+        self.format.matrix_bytes(self.rows, self.k) + if self.has_codebook() { size_of::<Codebook>() } else { 0 }
+    }
+
+    fn has_codebook(&self) -> bool {
+        self.format == Format::Lut4
     }
 }
 
@@ -85,8 +90,9 @@ fn describe(weights: &Weights, layout: &Layout) -> String {
     let Layout { backend, version, options, parts } = layout;
     let mut text = format!("taper: weights packed for {backend}, layout {version}, options {options}\n");
     text += &source::fingerprint(weights);
-    for Part { name, format, rows, k } in parts {
-        let _ = writeln!(text, "{name}: {format:?}, {rows} x {k}"); // a String takes everything
+    for part @ Part { name, format, rows, k } in parts {
+        let codebook = if part.has_codebook() { " and its codebook" } else { "" };
+        let _ = writeln!(text, "{name}: {format:?}{codebook}, {rows} x {k}"); // a String takes everything
     }
     text
 }

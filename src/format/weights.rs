@@ -11,35 +11,48 @@ use std::sync::Arc;
 use super::dequantize::dequantize;
 use super::gguf::Gguf;
 use super::mapping::Mapping;
+use super::quantize::{Quant, Quantizer};
 use super::{TensorInfo, safetensors};
 use crate::error::{Error, Result};
 
 mod hugging_face;
+mod rows;
 
 pub use hugging_face::RowOrder;
+pub use rows::{Room, Rows};
 
 /// The tensors of one model. Clones share the mappings and the list.
 #[derive(Debug, Clone)]
 pub struct Weights {
     path: PathBuf,
     tensors: Arc<BTreeMap<String, Stored>>,
+    quant: Quant,
 }
 
 /// A tensor, the file it lies in, and the order of its rows there.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Stored {
+    /// As it is in the file.
     info: TensorInfo,
     file: Mapping,
     order: RowOrder,
+    quantized: Option<Quantized>,
+}
+
+/// What becomes of a tensor when it is read.
+#[derive(Debug, Clone)]
+struct Quantized {
+    info: TensorInfo,
+    quantizer: Arc<Quantizer>,
 }
 
 impl Weights {
     /// The tensors of a GGUF file: names, types and rows are as stored.
     pub fn from_gguf(gguf: &Gguf) -> Self {
         let file = gguf.mapping();
-        let stored = |t: &TensorInfo| Stored { info: t.clone(), file: file.clone(), order: RowOrder::AsStored };
+        let stored = |t: &TensorInfo| Stored::new(t.clone(), file.clone(), RowOrder::AsStored);
         let tensors = gguf.tensors.iter().map(|t| (t.name.clone(), stored(t))).collect();
-        Self { path: file.path().to_owned(), tensors: Arc::new(tensors) }
+        Self::new(file.path().to_owned(), tensors)
     }
 
     /// The tensors of a Hugging Face folder: `model.safetensors`, or else the shards that
@@ -64,12 +77,12 @@ impl Weights {
                     }
                     Entry::Vacant(place) => {
                         info.name = name;
-                        place.insert(Stored { info, file: file.clone(), order });
+                        place.insert(Stored::new(info, file.clone(), order));
                     }
                 }
             }
         }
-        let weights = Self { path: files.named_by, tensors: Arc::new(tensors) };
+        let weights = Self::new(files.named_by, tensors);
         for name in files.promised.iter().filter_map(|n| hugging_face::gguf_name(n)) {
             weights.info(&name)?;
         }
@@ -79,8 +92,39 @@ impl Weights {
     /// Tensors that are in no file: each with a mapping of its own. `name` stands for the file in messages.
     pub fn made(name: &str, tensors: impl IntoIterator<Item = (TensorInfo, Mapping)>) -> Self {
         let stored =
-            |(info, file): (TensorInfo, Mapping)| (info.name.clone(), Stored { info, file, order: RowOrder::AsStored });
-        Self { path: name.into(), tensors: Arc::new(tensors.into_iter().map(stored).collect()) }
+            |(info, file): (TensorInfo, Mapping)| (info.name.clone(), Stored::new(info, file, RowOrder::AsStored));
+        Self::new(name.into(), tensors.into_iter().map(stored).collect())
+    }
+
+    fn new(path: PathBuf, tensors: BTreeMap<String, Stored>) -> Self {
+        Self { path, tensors: Arc::new(tensors), quant: Quant::None }
+    }
+
+    /// The same with its floating-point matrices quantized when they are read. `head` is the matrix that gives the logits;
+    /// `kept` stays as it is.
+    ///
+    /// # Errors
+    /// When rows do not fill groups of 32.
+    pub fn quantized(&self, quant: Quant, head: &str, kept: Option<&str>) -> Result<Self> {
+        let mut tensors = (*self.tensors).clone();
+        for stored in tensors.values_mut().filter(|t| Some(&*t.info.name) != kept) {
+            let quantizer = quant.of(&stored.info, stored.info.name == head).map_err(|e| e.in_file(&self.path))?;
+            stored.quantized = quantizer.map(|quantizer| Quantized {
+                info: TensorInfo {
+                    dtype: quantizer.dtype,
+                    bytes: 0..quantizer.dtype.bytes_of(stored.info.elements()).unwrap_or(0),
+                    ..stored.info.clone()
+                },
+                quantizer: Arc::new(quantizer),
+            });
+        }
+        let quant = if tensors.values().any(|t| t.quantized.is_some()) { quant } else { Quant::None };
+        Ok(Self { path: self.path.clone(), tensors: Arc::new(tensors), quant })
+    }
+
+    /// What tensors are quantized to when they are read.
+    pub fn quant(&self) -> Quant {
+        self.quant
     }
 
     /// In alphabetical order.
@@ -92,38 +136,38 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
+    /// What a tensor is to its readers; one that is quantized has the blocks' type and size.
+    ///
     /// # Errors
     /// When there is no such tensor.
     pub fn info(&self, name: &str) -> Result<&TensorInfo> {
-        Ok(&self.stored(name)?.info)
+        Ok(self.stored(name)?.info())
     }
 
-    /// The bytes as stored: in the file's type and the file's order of rows.
+    /// The bytes as stored: in the file's type and the file's order of rows, never quantized.
     ///
     /// # Errors
     /// When there is no such tensor.
     pub fn raw(&self, name: &str) -> Result<&[u8]> {
-        Ok(self.stored(name)?.bytes())
+        let stored = self.stored(name)?;
+        Ok(stored.file.slice(&stored.info.bytes))
     }
 
-    /// Hands the stored bytes to `read`, and gives their memory back afterwards: for weights that are repacked.
+    /// Hands a matrix's rows to `read`, and gives their memory back afterwards: for weights that are repacked.
     ///
     /// # Errors
     /// When there is no such tensor.
-    pub fn read_once<R>(&self, name: &str, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        let stored = self.stored(name)?;
-        Ok(stored.file.read_once(&stored.info.bytes, read))
+    pub fn rows<R>(&self, name: &str, read: impl FnOnce(&Rows<'_>) -> R) -> Result<R> {
+        Ok(self.stored(name)?.rows(read))
     }
 
     /// One row of a matrix in f32.
     ///
     /// # Errors
-    /// When there is no such tensor, or `out` is not as long as its rows.
+    /// When there is no such tensor, `out` is not as long as its rows, or they cannot be quantized.
     pub fn row(&self, name: &str, row: usize, out: &mut [f32]) -> Result<()> {
         let stored = self.stored(name)?;
-        let row_bytes = stored.info.bytes.len() / stored.info.shape[0];
-        let start = stored.order.stored_row(row) * row_bytes;
-        dequantize(stored.info.dtype, &stored.bytes()[start..start + row_bytes], out)
+        Rows::of(stored, stored.file.slice(&stored.info.bytes)).numbers(row, &mut Room::default(), out)
     }
 
     /// Which stored row is row `r` of the tensor; for readers of [`Self::raw`].
@@ -154,9 +198,9 @@ impl Weights {
         }
     }
 
-    /// The sum of all tensors' bytes as stored.
+    /// The sum of all tensors' bytes, of those that are quantized as blocks.
     pub fn source_bytes(&self) -> usize {
-        self.tensors.values().map(|t| t.info.bytes.len()).sum()
+        self.tensors.values().map(|t| t.info().bytes.len()).sum()
     }
 
     /// The file that names the model: the GGUF, `model.safetensors`, or the shards' index.
@@ -184,25 +228,32 @@ impl Weights {
 }
 
 impl Stored {
-    fn bytes(&self) -> &[u8] {
-        self.file.slice(&self.info.bytes)
+    fn new(info: TensorInfo, file: Mapping, order: RowOrder) -> Self {
+        Self { info, file, order, quantized: None }
+    }
+
+    /// As its readers see it.
+    fn info(&self) -> &TensorInfo {
+        self.quantized.as_ref().map_or(&self.info, |quantized| &quantized.info)
+    }
+
+    fn rows<R>(&self, read: impl FnOnce(&Rows<'_>) -> R) -> R {
+        self.file.read_once(&self.info.bytes, |bytes| read(&Rows::of(self, bytes)))
     }
 
     /// The numbers, and nothing kept of the bytes that they were made from.
     fn numbers(&self) -> Result<Vec<f32>> {
-        let Self { info, order, .. } = self;
-        let mut out = vec![0.0; info.elements()];
-        self.file.read_once(&info.bytes, |bytes| {
-            if *order == RowOrder::AsStored {
-                return dequantize(info.dtype, bytes, &mut out);
-            }
-            // Rows are read where they lie and written where they belong: no second copy to reorder.
-            let rows = info.shape[0];
-            let (row_len, row_bytes) = (out.len() / rows, info.bytes.len() / rows);
-            out.chunks_exact_mut(row_len).enumerate().try_for_each(|(r, out)| {
-                let start = order.stored_row(r) * row_bytes;
-                dequantize(info.dtype, &bytes[start..start + row_bytes], out)
-            })
+        let mut out = vec![0.0; self.info.elements()];
+        if self.quantized.is_none() && self.order == RowOrder::AsStored {
+            let (dtype, bytes) = (self.info.dtype, &self.info.bytes);
+            self.file.read_once(bytes, |bytes| dequantize(dtype, bytes, &mut out))?;
+            return Ok(out);
+        }
+        // Rows are read where they lie and written where they belong: no second copy to reorder.
+        let row_len = out.len() / self.info.shape[0];
+        self.rows(|rows| {
+            let mut room = Room::default();
+            out.chunks_exact_mut(row_len).enumerate().try_for_each(|(r, out)| rows.numbers(r, &mut room, out))
         })?;
         Ok(out)
     }

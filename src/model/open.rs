@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::Config;
+use super::tensors;
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
 use crate::format::gguf::Gguf;
+use crate::format::quantize::Quant;
 use crate::format::weights::Weights;
 use crate::registry::{FileKind, ModelFiles};
 use crate::text::{ChatTemplate, Tokenizer};
@@ -50,6 +52,21 @@ impl OpenModel {
         check_vocabulary(&config, &tokenizer, path)?;
         let tokenizer = Arc::new(tokenizer);
         Ok(Self { name: files.name.clone(), path: path.clone(), config, weights, tokenizer, template })
+    }
+
+    /// Has floating-point matrices quantized when they are read. Whether there are any. The embedding stays as it is where
+    /// another matrix is the head: only rows of it are looked up.
+    ///
+    /// # Errors
+    /// When their rows do not fill groups.
+    pub fn quantize(&mut self, quant: Quant) -> Result<bool> {
+        let (head, kept) = if self.weights.contains(tensors::OUTPUT) {
+            (tensors::OUTPUT, Some(tensors::EMBEDDING))
+        } else {
+            (tensors::EMBEDDING, None)
+        };
+        self.weights = self.weights.quantized(quant, head, kept)?;
+        Ok(self.weights.quant() != Quant::None)
     }
 
     /// Every tensor of the files.

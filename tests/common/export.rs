@@ -1,10 +1,11 @@
-//! Writes a model's tensors as a Hugging Face safetensors folder in f32, as the model was before llama.cpp's converter took
-//! it: attention rows of each head in halves instead of pairs.
+//! Writes a model's tensors as a Hugging Face safetensors folder, in f16 what is and in f32 all else, as the model was before
+//! llama.cpp's converter took it: attention rows of each head in halves instead of pairs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
+use taper::format::DType;
 use taper::format::weights::Weights;
 use taper::model::config::Config;
 use taper::model::rope::Scaling;
@@ -56,11 +57,15 @@ pub fn safetensors_folder(weights: &Weights, config: &Config, folder: &Path) {
         if name.ends_with("attn_q.weight") || name.ends_with("attn_k.weight") {
             values = pairs_to_halves(&values, shape[1], config.head_dim);
         }
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        tensors.insert(hugging_face_name(name), (shape, bytes));
+        let (dtype, bytes): (Dtype, Vec<u8>) = if weights.info(name).unwrap().dtype == DType::F16 {
+            (Dtype::F16, values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect())
+        } else {
+            (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        };
+        tensors.insert(hugging_face_name(name), (dtype, shape, bytes));
     }
-    let views =
-        tensors.iter().map(|(name, (shape, bytes))| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    let view = |dtype: &Dtype, shape: &Vec<usize>, bytes| TensorView::new(*dtype, shape.clone(), bytes).unwrap();
+    let views = tensors.iter().map(|(name, (dtype, shape, bytes))| (name, view(dtype, shape, bytes)));
     safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
     std::fs::write(folder.join("config.json"), config_json(config, !weights.contains("output.weight"))).unwrap();
 }

@@ -12,7 +12,8 @@ use super::memory::{Part, Region};
 use super::pool::Pool;
 use crate::error::Result;
 use crate::format::TensorInfo;
-use crate::format::packed::{CODEBOOK, Format, TILE, unpack_row};
+use crate::format::dequantize::Codebook;
+use crate::format::packed::{Format, TILE, unpack_row};
 use crate::format::repack::{Repack, Writer};
 use crate::format::weights::Weights;
 use crate::model::config::Config;
@@ -26,6 +27,8 @@ pub struct Matrix {
     pub format: Format,
     pub rows: usize,
     pub k: usize,
+    /// What its codes stand for, in formats that have one.
+    pub codebook: Codebook,
     pub(super) shares: Vec<Share>,
 }
 
@@ -55,7 +58,7 @@ impl Matrix {
         let bytes = self.format.tile_bytes(self.k);
         // SAFETY: weights are not written after they were loaded.
         let tile = unsafe { share.bytes.slice((tile - share.first) * bytes, bytes) };
-        unpack_row(self.format, &CODEBOOK, tile, row % TILE, out);
+        unpack_row(self.format, &self.codebook, tile, row % TILE, out);
     }
 }
 
@@ -99,7 +102,7 @@ const MATRICES: [(&str, usize); 7] = [
 
 /// Why this backend does not take a model; `None` when it does.
 pub fn refusal(config: &Config, tensors: &[&TensorInfo]) -> Option<String> {
-    if let Some(t) = tensors.iter().find(|t| t.shape.len() == 2 && Format::of(t.dtype).is_none()) {
+    if let Some(t) = packed(tensors).find(|t| Format::of(t.dtype).is_none()) {
         return Some(format!("tensor `{}` is {}: the CPU kernels take quantized weights", t.name, t.dtype));
     }
     let sizes =
@@ -113,12 +116,16 @@ pub fn refusal(config: &Config, tensors: &[&TensorInfo]) -> Option<String> {
 
 /// Bytes of the packed matrices.
 pub fn packed_bytes(tensors: &[&TensorInfo]) -> u64 {
-    let untied = tensors.iter().any(|t| t.name == tensors::OUTPUT);
-    let packed = |t: &&&TensorInfo| t.shape.len() == 2 && !(untied && t.name == tensors::EMBEDDING);
-    let bytes = |t: &&TensorInfo| {
+    let bytes = |t: &TensorInfo| {
         Format::of(t.dtype).map_or(t.elements() * 4, |format| format.matrix_bytes(t.shape[0], t.shape[1])) as u64
     };
-    tensors.iter().filter(packed).map(bytes).sum::<u64>() + TAIL as u64
+    packed(tensors).map(bytes).sum::<u64>() + TAIL as u64
+}
+
+/// The matrices that are packed: all but an embedding that is not the head, of which rows are looked up in the file.
+fn packed<'a>(tensors: &'a [&TensorInfo]) -> impl Iterator<Item = &'a TensorInfo> {
+    let untied = tensors.iter().any(|t| t.name == tensors::OUTPUT);
+    tensors.iter().copied().filter(move |t| t.shape.len() == 2 && !(untied && t.name == tensors::EMBEDDING))
 }
 
 impl Model {

@@ -18,7 +18,7 @@ use super::rows::{Groups, Lane, Rest};
 use super::step::{Buffers, Own, Panel, Panels, Step, panels};
 use crate::backend::{Batch, Out, Phases};
 use crate::error::Result;
-use crate::format::packed::{CODEBOOK, GROUP, TILE};
+use crate::format::packed::{GROUP, TILE};
 
 /// Bytes of activations that stay in a core's second-level cache while weights stream by.
 const BLOCK_BYTES: usize = 384 << 10;
@@ -109,7 +109,7 @@ impl Worker<'_> {
                     weights: matrix.tile(self.thread.index, tile),
                     tiles: at_once,
                     units: matrix.format.units(matrix.k),
-                    codebook: CODEBOOK.map(|c| (c as u8) ^ 0x80),
+                    codebook: matrix.codebook.map(|c| (c as u8) ^ 0x80),
                     panel: activations.at(*panel),
                     rest: rest.map_or(std::ptr::null(), |rest| rest.panel),
                     rest_flags: rest.map_or(std::ptr::null(), |rest| rest.flags),

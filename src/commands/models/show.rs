@@ -1,6 +1,7 @@
 //! `taper models show`: where a model comes from, where it lies, and what a GGUF file of it holds.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -10,9 +11,13 @@ use crate::cli::ShowArgs;
 use crate::error::Result;
 use crate::format::DType;
 use crate::format::gguf::Gguf;
-use crate::registry::FileKind;
+use crate::format::loss::{self, Loss, Losses};
+use crate::format::quantize::Quant;
+use crate::model::open::OpenModel;
+use crate::model::tensors;
 use crate::registry::local::{Local, LocalFile, Unfinished};
 use crate::registry::manifest::{Model, Source};
+use crate::registry::{FileKind, ModelFiles};
 use crate::terminal::progress::megabytes;
 use crate::terminal::render::Answer;
 
@@ -28,6 +33,10 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
         Some(FileKind::Gguf(path)) => Some(Contents::read(path)?),
         _ => None,
     };
+    let losses = match local {
+        Some(local) if args.loss => Some(losses(local, args.quant)?),
+        _ => None,
+    };
     let mut answer = Answer::new();
     if args.output.json {
         let mut shown = match &named {
@@ -41,6 +50,9 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
         shown["unfinished_bytes"] = unfinished.map_or(0, |part| part.bytes).into();
         shown["files"] = local.map_or(Value::Null, |local| local.files.iter().map(file_json).collect());
         shown["gguf"] = gguf.as_ref().map_or(Value::Null, Contents::json);
+        if let Some(losses) = &losses {
+            shown["loss"] = losses.iter().map(loss_json).collect();
+        }
         return answer.line(&shown.to_string());
     }
     let mut text = match &named {
@@ -51,7 +63,29 @@ pub(super) fn run(args: &ShowArgs, registry: &Registry) -> Result<()> {
     if let Some(gguf) = &gguf {
         text += &gguf.text();
     }
+    if let Some(losses) = &losses {
+        text += "\npacked for computing\n";
+        for (types, loss) in losses {
+            let _ = writeln!(text, "  {}", loss::line(*types, loss)); // a String takes everything
+        }
+    }
     answer.push(&text)
+}
+
+/// What becomes of a model's matrices when it is loaded.
+fn losses(local: &Local, quant: Quant) -> Result<Losses> {
+    let files = ModelFiles { name: String::new(), kind: local.kind.clone() };
+    let mut model = OpenModel::open(&files, None)?;
+    model.quantize(quant)?;
+    // An embedding that is not the head is not packed.
+    let untied = model.weights.contains(tensors::OUTPUT);
+    let packed = model.weights.names().filter(|name| !(untied && *name == tensors::EMBEDDING));
+    loss::measure(&model.weights, packed)
+}
+
+fn loss_json(((from, to), loss): (&(DType, DType), &Loss)) -> Value {
+    json!({ "type": from.name(), "becomes": to.name(), "tensors": loss.tensors, "bytes": loss.stored,
+        "packed_bytes": loss.packed, "relative_rms_error": loss.rms() })
 }
 
 fn model_text(model: &Model, local: Option<&Local>, unfinished: Option<&Unfinished>) -> String {

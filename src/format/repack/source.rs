@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use sha2::{Digest, Sha256};
 
 use crate::format::mapping::Mapping;
+use crate::format::quantize::{self, Quant};
 use crate::format::random;
 use crate::format::weights::Weights;
 
@@ -29,6 +30,9 @@ pub fn fingerprint(weights: &Weights) -> String {
             let (size, modified) = (file.size(), modified.unwrap_or_default().as_nanos());
             writeln!(text, "{path}: {size} bytes of {modified} ns, samples {:032x}", samples(file, header))
         };
+    }
+    if weights.quant() != Quant::None {
+        let _ = writeln!(text, "quantized: {}, rule {}", weights.quant().name(), quantize::RULE);
     }
     text
 }
