@@ -19,6 +19,8 @@ mod load;
 mod matmul;
 mod memory;
 mod model;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pages;
 mod plain;
 mod pool;
