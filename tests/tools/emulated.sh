@@ -36,8 +36,23 @@ emulated() (
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     export TAPER_CACHE_DIR="$folder" TAPER_DATA_DIR="$folder" TAPER_CONFIG_DIR="$folder" TAPER_OFFLINE=1
+    old_x86
     arm
 )
+
+# A processor of 2010, which has none of the instructions that kernels are written for, and not even AVX.
+old_x86() {
+    step 'an x86 processor without AVX'
+    has_all qemu-x86_64 || return 0
+    [ "$(uname -m)" = x86_64 ] || { echo "skipped: this is no x86 machine" >&2; return 0; }
+    westmere="qemu-x86_64 -cpu Westmere target/debug/taper"
+    # shellcheck disable=SC2086 # several words
+    {
+        $westmere --version
+        takes scalar $westmere
+        says_the_same $westmere
+    }
+}
 
 # Arm: the unit tests that compare every kernel with plain loops, bit for bit, and the program itself. Dependencies are
 # compiled without optimization, in a third of the time: they are not what is tested.
