@@ -21,7 +21,7 @@ pub enum Device {
     /// The fastest that takes the model.
     #[default]
     Auto,
-    /// Our kernels: 4-bit and 8-bit weights as they are in the file.
+    /// Our kernels: weights as they are in the file.
     Cpu,
     /// candle in f32: slow, and the judge of the others.
     Reference,
@@ -95,12 +95,12 @@ impl Choice {
     ///
     /// # Errors
     /// When the device that was named does not take the model, or the one that does cannot do what is asked for.
-    pub fn of(compute: &Compute, config: &Config, tensors: &[&TensorInfo]) -> Result<Self> {
+    pub fn of(compute: &Compute, config: &Config) -> Result<Self> {
         compute.check()?;
         if compute.device == Device::Reference {
             return Ok(Self::reference(compute, "--device reference asks for it".into()));
         }
-        match (cpu::refusal(config, tensors), compute.device, compute.kv_type) {
+        match (cpu::refusal(config), compute.device, compute.kv_type) {
             (None, ..) => Self::cpu(compute),
             (Some(why), Device::Cpu, _) => {
                 Err(Error::model(format!("the CPU backend does not take this model: {why}"))
@@ -108,7 +108,7 @@ impl Choice {
             }
             (Some(why), _, Some(kv_type)) if kv_type != KvType::F32 => {
                 Err(only_f32(kv_type)
-                    .help(format!("leave --kv-type out, or take a quantized model: {why}, so the reference has to run this one")))
+                    .help(format!("leave --kv-type out: {why}, so the reference has to run this model")))
             }
             (Some(why), ..) => Ok(Self::reference(compute, why)),
         }

@@ -1,4 +1,5 @@
-//! The CPU backend: packed 4-bit and 8-bit weights, int8 activations, our own kernels.
+//! The CPU backend: packed 4-bit and 8-bit weights with int8 activations, floating-point weights with f32 ones, our own
+//! kernels.
 //!
 //! A step is one job of a thread pool (`pool`): every thread goes through the phases of `worker`, meeting the others
 //! between them. Weights are packed for the kernels when a model is loaded (`model`); the kernels are written once
@@ -47,8 +48,8 @@ use memory::{Part, Region};
 use model::Model;
 use pages::Cache;
 use pool::{Pool, Thread};
-use rows::{Groups, Lane};
-use step::{Buffers, Step, panels};
+use rows::Groups;
+use step::{Buffers, Forms, Step, panels};
 use worker::{Shared, Worker};
 
 /// How to run on this processor.
@@ -70,7 +71,7 @@ pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, options: &
         limits,
         weights: model::packed_bytes(tensors) + vectors as u64,
         kv: (limits.pages as u64).saturating_mul(page),
-        workspace: Buffers::bytes(config, &limits, options) as u64 + logits,
+        workspace: Buffers::bytes(config, &limits, options, model::has_floats(tensors)) as u64 + logits,
     }
 }
 
@@ -95,8 +96,8 @@ impl Cpu {
     /// Packs the weights, or reads them as they were packed before, and lays out pages and buffers.
     ///
     /// # Errors
-    /// A tensor that is missing, misshapen, unknown or of a type without a packed format ([`refusal`] tells before), or
-    /// one with NaN or infinite numbers; or when the system has not the memory.
+    /// A tensor that is missing, misshapen or unknown, or one with NaN or infinite numbers; or when the system has not the
+    /// memory.
     pub fn load(
         config: &Config,
         weights: &Weights,
@@ -108,7 +109,7 @@ impl Cpu {
         let mut pool = Pool::new(options.threads);
         let (model, writer) = Model::load(config, weights, &mut pool, repack)?;
         Ok(Self {
-            buffers: Buffers::new(config, &plan.limits, options)?,
+            buffers: Buffers::new(config, &plan.limits, options, model.has_floats())?,
             cache: Cache::new(config, plan.limits.pages, options.kv_type)?,
             step: Step::default(),
             kernels,
@@ -294,14 +295,14 @@ impl Probe for Cpu {
         // SAFETY: no job is running.
         unsafe { part.slice_mut(0, values.len()) }.copy_from_slice(values);
         if slot == Slot::Gated {
-            // What `down` reads are the groups that `gate_up` made of them.
-            let all = columns / crate::format::packed::GROUP;
+            // What `down` reads is what `gate_up` made of them.
+            let gated = self.buffers.gated;
             for panel in &self.step.panels {
                 for row in 0..panel.rows {
-                    let lane = Lane { panel: self.buffers.gated.at(*panel), width: panel.width, row };
                     let x = part.at((panel.first + row) * columns);
+                    let forms = Forms { codes: true, numbers: self.model.has_floats() };
                     // SAFETY: no job is running, and the panels have room for the step's rows.
-                    unsafe { (self.kernels.quantize)(x, Groups { first: 0, count: all, all }, lane) };
+                    unsafe { gated.place(*panel, row, forms).put(self.kernels, x, Groups::whole(columns)) };
                 }
             }
         }

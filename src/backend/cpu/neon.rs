@@ -115,6 +115,11 @@ unsafe impl<const DOT: bool> Simd for Neon<DOT> {
         [vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a), vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b)]
     }
     #[inline(always)]
+    unsafe fn load_bhalf(from: *const u16) -> F {
+        let four = |p: *const u16| vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p)));
+        [four(from), four(from.add(4)), four(from.add(8)), four(from.add(12))]
+    }
+    #[inline(always)]
     unsafe fn store_half(to: *mut u16, x: F) {
         for (i, x) in x.into_iter().enumerate() {
             let x = smaller(larger(x, vdupq_n_f32(-HALF_MAX)), vdupq_n_f32(HALF_MAX));

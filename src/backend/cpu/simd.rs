@@ -30,6 +30,8 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn store(to: *mut f32, x: Self::F);
     /// 16 f16.
     unsafe fn load_half(from: *const u16) -> Self::F;
+    /// 16 bf16.
+    unsafe fn load_bhalf(from: *const u16) -> Self::F;
     /// As f16, rounded to nearest even; beyond its range the largest finite number.
     unsafe fn store_half(to: *mut u16, x: Self::F);
     /// 16 unsigned bytes.
@@ -180,6 +182,10 @@ unsafe impl Simd for Scalar {
     unsafe fn load_half(from: *const u16) -> Self::F {
         let bits = from.cast::<[u16; LANES]>().read_unaligned();
         bits.map(|b| half::f16::from_bits(b).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bhalf(from: *const u16) -> Self::F {
+        from.cast::<[u16; LANES]>().read_unaligned().map(|b| f32::from_bits(u32::from(b) << 16))
     }
     #[inline(always)]
     unsafe fn store_half(to: *mut u16, x: Self::F) {
