@@ -15,6 +15,7 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod embedding;
 mod kernels;
 mod load;
 mod matmul;
@@ -42,7 +43,7 @@ use crate::format::TensorInfo;
 use crate::format::repack::{Repack, Writer};
 use crate::format::weights::Weights;
 use crate::model::config::Config;
-use crate::model::{llama, tensors};
+use crate::model::llama;
 use kernels::Kernels;
 use memory::{Part, Region};
 use model::Model;
@@ -141,12 +142,12 @@ impl Cpu {
         if step.ids.len() * hidden > self.buffers.hidden.len() {
             return Err(Error::runtime(format!("a step of {} rows is larger than was planned", step.ids.len())));
         }
-        if let Some(weights) = &self.model.embedding {
+        if let Some(embedding) = &mut self.model.embedding {
             for (t, id) in step.ids.iter().enumerate() {
                 // SAFETY: no job is running.
                 #[expect(unsafe_code, reason = "buffers are shared with the threads of a job")]
                 let row = unsafe { self.buffers.hidden.slice_mut(t * hidden, hidden) };
-                weights.row(tensors::EMBEDDING, *id as usize, row)?;
+                embedding.row(*id as usize, row)?;
             }
         }
         Ok(())

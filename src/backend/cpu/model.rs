@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::embedding::Embedding;
 use super::load;
 use super::memory::{Part, Region};
 use super::pool::Pool;
@@ -79,7 +80,7 @@ pub struct Model {
     pub output_norm: Vec<f32>,
     pub head: Matrix,
     /// Where token embeddings are read; `None` where they are the head's rows.
-    pub embedding: Option<Weights>,
+    pub embedding: Option<Embedding>,
     pub frequencies: Vec<f32>,
     /// Holds the matrices' bytes.
     _region: Arc<Region>,
@@ -169,7 +170,7 @@ impl Model {
             layers,
             output_norm: vector(tensors::OUTPUT_NORM, config.hidden)?,
             head: next(),
-            embedding: (!extras.tied).then(|| weights.clone()),
+            embedding: (!extras.tied).then(|| Embedding::of(weights)).transpose()?,
             frequencies: config.rope.frequencies(config.head_dim, factors.as_deref()),
             config: config.clone(),
             _region: region,
