@@ -20,7 +20,7 @@ help: ## this list
 chat: setup build ## talk to the model; or PROMPT="one question", MODEL=name or path, ARGS="further flags"
 	@exec $(TAPER) $${CHAT_MODEL:+"--model=$$CHAT_MODEL"} $${CHAT_PROMPT:+"--prompt=$$CHAT_PROMPT"} $(ARGS)
 
-test: setup ## format, lints, all tests, documentation, the type-check for Apple machines
+test: setup ## format, lints, all tests (of other processors in an emulator), documentation, the type-check for Apple machines
 	@tests/tools/test.sh all
 
 bench: setup build ## tokens a second of the default model; MODEL and ARGS as above

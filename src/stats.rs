@@ -3,16 +3,18 @@
 
 pub mod bandwidth;
 pub mod cgroup;
+pub mod cores;
 pub mod machine;
 pub mod traffic;
 
+use cores::Cores;
 use traffic::Traffic;
 
 use crate::engine::Done;
 
-/// Cores that this process may use (affinity and control group considered, as the standard library does).
+/// Threads that compute when nobody says how many: one for each core that this process may use.
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    Cores::of_process().usual()
 }
 
 /// The line after an answer: `[ prompt 812 t/s | generation 341 t/s | 38.1 GB/s, 88 % of memory bandwidth | seed 7 ]`.

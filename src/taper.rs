@@ -118,7 +118,7 @@ impl Taper {
     /// # Errors
     /// When the device that was named does not take it, or cannot do what is asked for.
     pub fn choose(model: &OpenModel, options: &LoadOptions) -> Result<Choice> {
-        Choice::of(&options.compute, &model.config, &model.tensors()?).map_err(|e| e.in_file(&model.path))
+        Choice::of(&options.compute, &model.config).map_err(|e| e.in_file(&model.path))
     }
 
     /// Plans the memory of a model within `available` bytes; `None` does not look whether it fits.

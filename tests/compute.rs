@@ -69,12 +69,6 @@ fn the_reference_refuses_a_type_that_it_does_not_keep_and_says_what_to_do() {
                     leave --device or --kv-type out\n";
     assert_eq!((code, &*error), (2, expected));
 
-    let floats = ["-m", "synth:smollm2-135m:f16", "--device", "auto", "--estimate-memory"];
-    let (code, error) = failed(taper().args(floats).args(["--kv-type", "f16"]));
-    assert!(code == 2 && error.contains("leave --kv-type out, or take a quantized model: tensor `blk.0."), "{error}");
-    let estimate = succeeded(taper().args(floats).args(["--kv-type", "f32", "-o", "json"]));
-    assert!(estimate.contains(r#""backend":"reference","kv_type":"f32""#), "{estimate}");
-
     let mut of_environment = taper();
     of_environment.env("TAPER_KV_TYPE", "f16").args(["-m", "no-such-model", "-p", "x"]);
     let (code, error) = failed(&mut of_environment);

@@ -16,7 +16,9 @@ fn doctor_tells_what_the_system_tells() {
     std::fs::write(cache.path().join("models/some-model/model.gguf"), vec![0; 1000]).unwrap();
     let doctor = |args: &[&str]| succeeded(taper().env("TAPER_CACHE_DIR", cache.path()).arg("doctor").args(args));
     let found: Value = serde_json::from_str(&doctor(&["--json", "-t", "1"])).unwrap();
-    assert_eq!(found["processor"]["cores"], std::thread::available_parallelism().unwrap().get());
+    let cores = taper::stats::cores::Cores::of_process();
+    assert_eq!(found["processor"]["cores"], cores.usual());
+    assert_eq!(found["processor"]["usable"], cores.processors);
     assert_eq!(found["bandwidth"]["threads"], 1);
     assert!(found["bandwidth"]["bytes_per_second"].as_f64().unwrap() > 1e8, "{found}");
     assert_eq!(found["backend"]["name"], "cpu");

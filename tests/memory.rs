@@ -66,6 +66,7 @@ fn the_estimate_is_within_five_percent_of_the_measured_peak() {
     // At a short context it takes less than the file's pages and the packed weights together while those are made.
     cases.push((smollm2.as_str(), 1, small, &both[1..]));
     cases.extend([reference, cpu].map(|how| (synth.0, synth.1, how, both)));
+    cases.push(("synth:smollm2-135m:f16", 6, cpu, both));
     if std::env::var_os("TAPER_SOAK").is_some() {
         cases.push(("synth:tinyllama-1.1b", 6, reference, both));
     }

@@ -8,7 +8,7 @@ use crate::format::TensorInfo;
 use crate::format::repack::Repack;
 use crate::format::weights::Weights;
 use crate::model::config::Config;
-use crate::stats;
+use crate::stats::cores::Cores;
 
 /// Rows of a step where memory is to be saved: four panels of the widest matrix kernel. Prompts are read as fast as with
 /// 512; 12 rows took a fifth longer on one thread and several times as long on two threads of a busy machine, to save
@@ -21,7 +21,7 @@ pub enum Device {
     /// The fastest that takes the model.
     #[default]
     Auto,
-    /// Our kernels: 4-bit and 8-bit weights as they are in the file.
+    /// Our kernels: weights as they are in the file.
     Cpu,
     /// candle in f32: slow, and the judge of the others.
     Reference,
@@ -43,7 +43,7 @@ pub enum Goal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Compute {
     pub device: Device,
-    /// One for each core.
+    /// One for each core; never more than this process has processors and time for.
     pub threads: Option<usize>,
     pub kv_type: Option<KvType>,
     /// Attention in blocks; otherwise all of a query's scores at once.
@@ -95,20 +95,21 @@ impl Choice {
     ///
     /// # Errors
     /// When the device that was named does not take the model, or the one that does cannot do what is asked for.
-    pub fn of(compute: &Compute, config: &Config, tensors: &[&TensorInfo]) -> Result<Self> {
+    pub fn of(compute: &Compute, config: &Config) -> Result<Self> {
         compute.check()?;
         if compute.device == Device::Reference {
             return Ok(Self::reference(compute, "--device reference asks for it".into()));
         }
-        match (cpu::refusal(config, tensors), compute.device, compute.kv_type) {
+        match (cpu::refusal(config), compute.device, compute.kv_type) {
             (None, ..) => Self::cpu(compute),
             (Some(why), Device::Cpu, _) => {
                 Err(Error::model(format!("the CPU backend does not take this model: {why}"))
                     .help("leave --device out to take the backend that does"))
             }
-            (Some(why), _, Some(kv_type)) if kv_type != KvType::F32 => Err(only_f32(kv_type).help(format!(
-                "leave --kv-type out, or take a quantized model: {why}, so the reference has to run this one"
-            ))),
+            (Some(why), _, Some(kv_type)) if kv_type != KvType::F32 => {
+                Err(only_f32(kv_type)
+                    .help(format!("leave --kv-type out: {why}, so the reference has to run this model")))
+            }
             (Some(why), ..) => Ok(Self::reference(compute, why)),
         }
     }
@@ -118,10 +119,10 @@ impl Choice {
     /// # Errors
     /// When `TAPER_CPU` names what the processor has not.
     pub fn cpu(compute: &Compute) -> Result<Self> {
-        let small = compute.goal == Goal::Memory;
+        let (small, cores) = (compute.goal == Goal::Memory, Cores::of_process());
         Ok(Self {
             kind: Kind::Cpu(cpu::Options {
-                threads: compute.threads.unwrap_or_else(stats::cores),
+                threads: compute.threads.map_or(cores.usual(), |n| n.min(cores.most())),
                 isa: Isa::from_env()?,
                 kv_type: compute.kv_type.unwrap_or(if small { KvType::Q8_0 } else { KvType::F16 }),
                 flash_attention: compute.flash_attention.unwrap_or(true),

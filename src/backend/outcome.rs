@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{Batch, Out, Seq, StepOut, Token, Want};
 use crate::error::{Error, Result};
+use crate::sample::Scratch;
 
 /// The last step's tokens and logits, and what each slot sampled last: what [`Token::Previous`] stands for.
 #[derive(Debug, Default)]
@@ -11,6 +12,7 @@ pub struct Outcome {
     tokens: Vec<u32>,
     logits: Vec<f32>,
     previous: HashMap<u32, u32>,
+    scratch: Scratch,
 }
 
 impl Outcome {
@@ -43,7 +45,7 @@ impl Outcome {
             match o.want {
                 Want::Logits => self.logits.extend_from_slice(logits),
                 Want::Sample(draw) => {
-                    let token = draw.token(logits)?;
+                    let token = draw.token(logits, &mut self.scratch)?;
                     if let Some(seq) = seqs.iter().find(|s| s.rows.contains(&o.row)) {
                         self.previous.insert(seq.slot, token);
                     }

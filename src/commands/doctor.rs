@@ -11,7 +11,8 @@ use crate::engine::fit::{available_memory, human_bytes};
 use crate::error::{Error, Result};
 use crate::format::repack;
 use crate::stats::cgroup::{self, Quota};
-use crate::stats::{self, bandwidth, machine};
+use crate::stats::cores::Cores;
+use crate::stats::{bandwidth, machine};
 use crate::terminal::log;
 use crate::terminal::render::Answer;
 
@@ -52,7 +53,9 @@ struct Processor {
     last_level_cache: Option<u64>,
     online: Option<usize>,
     affinity: Option<String>,
-    /// What is left of them under affinity and quota: the threads that compute, unless `-t` says otherwise.
+    /// What affinity leaves of them.
+    usable: usize,
+    /// The cores that those are of, as far as the quota feeds them: the threads that compute, unless `-t` says otherwise.
     cores: usize,
 }
 
@@ -94,7 +97,7 @@ struct Repacked {
 
 #[derive(Serialize)]
 struct Backend {
-    /// Of quantized models; others run on the reference.
+    /// Of models whose sizes it takes; others run on the reference.
     name: &'static str,
     how: String,
 }
@@ -107,6 +110,7 @@ impl Findings {
         let memory = Memory { total: machine::total_memory(), available: available_memory() };
         let bytes_per_second = bandwidth::measure(threads);
         bandwidth::remember(dirs, threads, bytes_per_second);
+        let cores = Cores::of_process();
         let repacked = repack::Folder::of(dirs);
         let kept = repacked.as_ref().map(repack::Folder::files).unwrap_or_default();
         let folder = |purpose, path: Result<&Path>| {
@@ -123,7 +127,8 @@ impl Findings {
                 last_level_cache: machine::last_level_cache(),
                 online: machine::processors(),
                 affinity: machine::affinity(),
-                cores: stats::cores(),
+                usable: cores.processors,
+                cores: cores.usual(),
             },
             quota: cgroup::quota(),
             memory,
@@ -159,9 +164,10 @@ impl Findings {
             format!("cache      {} last level", size(p.last_level_cache)),
             format!("memory     {} available of {}", size(self.memory.available), size(self.memory.total)),
             format!(
-                "bandwidth  {:.1} GB/s read by {} threads, measured now",
+                "bandwidth  {:.1} GB/s read by {} thread{}, measured now",
                 self.bandwidth.bytes_per_second / 1e9,
-                self.bandwidth.threads
+                self.bandwidth.threads,
+                if self.bandwidth.threads == 1 { "" } else { "s" }
             ),
             format!("backend    {}: {}", self.backend.name, self.backend.how),
         ];

@@ -27,6 +27,7 @@ use crate::format::repack::{self, Repack};
 use crate::model::open::OpenModel;
 use crate::model::synth::Synth;
 use crate::registry::{self, Fetch, Manifest, ModelFiles};
+use crate::stats::cores::Cores;
 use crate::stats::{self, bandwidth};
 use crate::taper::{LoadOptions, Options, Taper};
 use crate::terminal::interrupt::Interrupt;
@@ -208,15 +209,22 @@ fn without_tag(model: &str, dirs: &Dirs) -> Option<Error> {
     Some(Error::model(what).help(format!("write -m {name}")))
 }
 
-/// The threads that compute: those asked for, but no more than there are cores for. More would not share the work but
-/// spin for it, and 1024 on two cores take minutes for a token.
+/// The threads that compute: those asked for, but no more than there are processors and time for. More would not share
+/// the work but wait for each other, and 1024 on two cores take minutes for a token.
 fn threads(asked: Option<u16>) -> usize {
-    let cores = stats::cores();
-    let asked = asked.map_or(cores, usize::from);
-    if asked > cores {
-        tracing::warn!("{asked} threads are asked for, and this process may use {cores} cores: {cores} compute");
+    let cores = Cores::of_process();
+    let (asked, most) = (asked.map_or(cores.usual(), usize::from), cores.most());
+    if asked > most {
+        let few = most < cores.processors;
+        let room = match cores.quota.filter(|_| few) {
+            Some(quota) => format!("{quota:.2} cores' time"),
+            None if most == 1 => "1 core".to_owned(),
+            None => format!("{most} cores"),
+        };
+        let compute = if most == 1 { "computes" } else { "compute" };
+        tracing::warn!("{asked} threads are asked for, and this process may use {room}: {most} {compute}");
     }
-    asked.min(cores)
+    asked.min(most)
 }
 
 /// The options of an answer from the flags.

@@ -7,7 +7,9 @@
 //! is kept waiting by memory foresees nothing else (scales behind the codes cost a fifth of the speed of `Q8_0`, and in
 //! `Q6_K`, whose upper bits lay apart too, two thirds). Bytes stay those of the file (to 3 %), and so do the numbers:
 //! `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`, `Q8_0`, `IQ4_NL`, `Q4_K` and `Q6_K` import without loss. Other quantized types become
-//! [`Format::Int8`], by rounding again.
+//! [`Format::Int8`], by rounding again. Floating-point numbers stay what they are (`float`).
+
+mod float;
 
 use half::f16;
 
@@ -37,13 +39,21 @@ pub enum Format {
     Q4K,
     /// `Q6_K`: scale · sub-scale · (6 bits − 32); the first of 256 numbers, the second of 16.
     Q6K,
+    /// f16.
+    Half,
+    /// bf16.
+    BHalf,
+    /// f32.
+    Single,
 }
 
 impl Format {
-    /// What a file's type becomes; `None` where that would lose what its user kept: floating-point weights.
-    pub fn of(dtype: DType) -> Option<Self> {
-        Some(match dtype {
-            DType::F32 | DType::F16 | DType::BF16 => return None,
+    /// What a file's type becomes.
+    pub fn of(dtype: DType) -> Self {
+        match dtype {
+            DType::F32 => Self::Single,
+            DType::F16 => Self::Half,
+            DType::BF16 => Self::BHalf,
             DType::Q4_0 => Self::Affine4,
             DType::Q4_1 => Self::Affine4Min,
             DType::IQ4NL => Self::Lut4,
@@ -58,7 +68,12 @@ impl Format {
             | DType::Q5K
             | DType::Q8K
             | DType::IQ4XS => Self::Int8,
-        })
+        }
+    }
+
+    /// Whether it is multiplied with activations in f32, not with quantized ones.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::Half | Self::BHalf | Self::Single)
     }
 
     /// Whether the numbers of a file's type stay what they are.
@@ -70,6 +85,7 @@ impl Format {
     pub const fn unit_groups(self) -> usize {
         match self {
             Self::Q4K | Self::Q6K => 8,
+            Self::Half | Self::BHalf | Self::Single => 1,
             _ => 2,
         }
     }
@@ -83,6 +99,8 @@ impl Format {
             Self::Int8Min => 2 * (512 + 64),
             Self::Q4K => q4k::BYTES,
             Self::Q6K => q6k::BYTES,
+            Self::Half | Self::BHalf => GROUP * TILE * 2,
+            Self::Single => GROUP * TILE * 4,
         }
     }
 
@@ -183,12 +201,16 @@ impl Refused {
 /// Writes a stored row to lane `lane` of its tile, whose bytes were all zero.
 ///
 /// # Errors
-/// When a scale is NaN or infinite.
+/// When a scale or number is NaN or infinite.
 ///
 /// # Panics
-/// When `row` is not whole blocks of a type that has a [`Format`], or the tile is too short: callers checked both.
+/// When the tile is too short for the row's blocks: callers checked that.
 pub fn pack_row(dtype: DType, row: &[u8], tile: &mut [u8], lane: usize) -> Result<(), Refused> {
-    let mut place = Place { format: format_of(dtype), tile, lane };
+    let format = Format::of(dtype);
+    if format.is_float() {
+        return float::pack_row(format, row, tile, lane);
+    }
+    let mut place = Place { format, tile, lane };
     for (i, block) in row.chunks_exact(dtype.block_bytes()).enumerate() {
         match dtype {
             DType::Q4K => place.q4k(i, block)?,
@@ -202,11 +224,6 @@ pub fn pack_row(dtype: DType, row: &[u8], tile: &mut [u8], lane: usize) -> Resul
         }
     }
     Ok(())
-}
-
-#[expect(clippy::expect_used, reason = "the documented panic")]
-fn format_of(dtype: DType) -> Format {
-    Format::of(dtype).expect("only types with a packed format are packed")
 }
 
 /// 32 numbers: scale · code + min.
@@ -355,6 +372,9 @@ impl Place<'_> {
 /// # Panics
 /// When the tile is too short for `out.len()` numbers.
 pub fn unpack_row(format: Format, codebook: &[i8; 16], tile: &[u8], lane: usize, out: &mut [f32]) {
+    if format.is_float() {
+        return float::unpack_row(format, tile, lane, out);
+    }
     for (g, out) in out.chunks_mut(GROUP).enumerate() {
         let unit = &tile[g / format.unit_groups() * format.unit_bytes()..][..format.unit_bytes()];
         let g = g % format.unit_groups();
@@ -379,6 +399,7 @@ pub fn unpack_row(format: Format, codebook: &[i8; 16], tile: &[u8], lane: usize,
                     let code = i32::from(nibble(i) | high << 4) - 32;
                     half(q6k::SCALE) * f32::from(scale) * code as f32
                 }
+                Format::Half | Format::BHalf | Format::Single => unreachable!("floating-point rows were read above"),
             };
         }
     }
@@ -401,6 +422,7 @@ mod tests {
         let mut row: Vec<u8> = (0..dtype.bytes_of(k).unwrap()).map(|_| next()).collect();
         for block in row.chunks_exact_mut(dtype.block_bytes()) {
             let halves: &[usize] = match dtype {
+                DType::F32 => &[2],
                 DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
                 DType::Q6K => &[208],
                 DType::Q2K => &[80, 82],
@@ -420,8 +442,8 @@ mod tests {
 
     #[test]
     fn packed_rows_mean_what_the_file_says() {
-        for dtype in DType::ALL.iter().copied().filter(|t| Format::of(*t).is_some()) {
-            let format = Format::of(dtype).unwrap();
+        for dtype in DType::ALL.iter().copied() {
+            let format = Format::of(dtype);
             for k in [256, 768] {
                 let mut tile = vec![0; format.tile_bytes(k)];
                 let rows: Vec<Vec<u8>> = (0..TILE).map(|lane| row(dtype, k, 7 + lane as u64)).collect();
@@ -433,7 +455,11 @@ mod tests {
                     dequantize(dtype, row, &mut expected).unwrap();
                     unpack_row(format, &CODEBOOK, &tile, lane, &mut got);
                     let largest = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-                    let allowed = if Format::is_lossless(dtype) { 1e-6 } else { 0.5 / 127.0 + 1e-3 } * largest;
+                    let allowed = match dtype {
+                        _ if format.is_float() => 0.0,
+                        _ if Format::is_lossless(dtype) => 1e-6,
+                        _ => 0.5 / 127.0 + 1e-3,
+                    } * largest;
                     for (e, g) in expected.iter().zip(&got) {
                         assert!((e - g).abs() <= allowed, "{dtype}, lane {lane}: {e} became {g}");
                     }
@@ -455,10 +481,13 @@ mod tests {
 
     #[test]
     fn scales_that_are_no_numbers_are_refused() {
-        for (dtype, at) in [(DType::Q4_0, 1), (DType::Q4_1, 3), (DType::Q4K, 3), (DType::Q6K, 209), (DType::Q2K, 81)] {
+        let floats = [(DType::F16, 511), (DType::BF16, 511), (DType::F32, 1023)]; // the last numbers
+        let scales = [(DType::Q4_0, 1), (DType::Q4_1, 3), (DType::Q4K, 3), (DType::Q6K, 209), (DType::Q2K, 81)];
+        for (dtype, at) in scales.into_iter().chain(floats) {
             let mut bad = row(dtype, 256, 3);
-            bad[at] = 0x7c;
-            let mut tile = vec![0; Format::of(dtype).unwrap().tile_bytes(256)];
+            bad[at] = if matches!(dtype, DType::BF16 | DType::F32) { 0x7f } else { 0x7c };
+            bad[at - 1] |= 0x80; // the lowest bit of an exponent of 8
+            let mut tile = vec![0; Format::of(dtype).tile_bytes(256)];
             assert_eq!(pack_row(dtype, &bad, &mut tile, 0), Err(Refused::NotFinite), "{dtype}");
         }
     }

@@ -23,13 +23,13 @@ pub(super) fn top_k(candidates: &mut Vec<Candidate>, k: usize) {
     candidates.sort_unstable_by(|a, b| by_logit(*a, *b));
 }
 
-/// Keeps the shortest head whose probability reaches `p`; at least one.
-pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32) {
+/// Keeps the shortest head whose probability reaches `p`; at least one. `room` is for the probabilities.
+pub(super) fn top_p(candidates: &mut Vec<Candidate>, p: f32, room: &mut Vec<f64>) {
     if p >= 1.0 {
         return;
     }
     let mut sum = 0.0;
-    let enough = probabilities(candidates).iter().position(|x| {
+    let enough = probabilities(candidates, room).iter().position(|x| {
         sum += x;
         sum >= f64::from(p)
     });
@@ -54,10 +54,10 @@ pub(super) fn temperature(candidates: &mut [Candidate], temperature: f32) {
     }
 }
 
-/// The candidate at the point `at` ∈ [0, 1) of the cumulated probabilities.
-pub(super) fn pick(candidates: &[Candidate], at: f64) -> Candidate {
+/// The candidate at the point `at` ∈ [0, 1) of the cumulated probabilities; `room` is for those.
+pub(super) fn pick(candidates: &[Candidate], at: f64, room: &mut Vec<f64>) -> Candidate {
     let mut sum = 0.0;
-    let chosen = probabilities(candidates).iter().position(|x| {
+    let chosen = probabilities(candidates, room).iter().position(|x| {
         sum += x;
         at < sum
     });
@@ -65,12 +65,13 @@ pub(super) fn pick(candidates: &[Candidate], at: f64) -> Candidate {
 }
 
 /// Softmax in f64 over sorted candidates.
-fn probabilities(candidates: &[Candidate]) -> Vec<f64> {
+fn probabilities<'r>(candidates: &[Candidate], room: &'r mut Vec<f64>) -> &'r [f64] {
     let max = f64::from(candidates[0].logit);
-    let mut p: Vec<f64> = candidates.iter().map(|c| (f64::from(c.logit) - max).exp()).collect();
-    let sum: f64 = p.iter().sum();
-    for x in &mut p {
+    room.clear();
+    room.extend(candidates.iter().map(|c| (f64::from(c.logit) - max).exp()));
+    let sum: f64 = room.iter().sum();
+    for x in &mut *room {
         *x /= sum;
     }
-    p
+    room
 }

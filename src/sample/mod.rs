@@ -8,8 +8,6 @@ mod penalties;
 mod rng;
 mod strongest;
 
-use std::collections::BTreeMap;
-
 use crate::error::{Error, Result};
 
 /// How a request's tokens are chosen.
@@ -91,6 +89,15 @@ struct Candidate {
     logit: f32,
 }
 
+/// Room to choose a token in, kept from one to the next: a step of a running answer takes no memory.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    candidates: Vec<Candidate>,
+    changed: Vec<Candidate>,
+    recent: Vec<u32>,
+    probabilities: Vec<f64>,
+}
+
 /// One token to be drawn.
 #[derive(Debug, Clone, Copy)]
 pub struct Draw<'a> {
@@ -108,44 +115,46 @@ impl Draw<'_> {
     ///
     /// # Errors
     /// When no logit is a number: the model's arithmetic broke down.
-    pub fn token(&self, logits: &[f32]) -> Result<u32> {
+    pub fn token(&self, logits: &[f32], scratch: &mut Scratch) -> Result<u32> {
         let s = self.sampling;
         let most = if s.temperature <= 0.0 { 1 } else { s.top_k };
-        let mut candidates = strongest::strongest(logits, most, &self.changed(logits));
+        let Scratch { candidates, changed, recent, probabilities } = scratch;
+        self.change(logits, recent, changed);
+        strongest::strongest(logits, most, changed, candidates);
         if candidates.is_empty() {
             return Err(Error::runtime("the model gave no usable logits (all are NaN or forbidden)")
                 .help("the weights may be damaged: download the model again"));
         }
         if s.temperature <= 0.0 {
-            return Ok(filters::likeliest(&candidates).id);
+            return Ok(filters::likeliest(candidates).id);
         }
-        filters::top_k(&mut candidates, s.top_k);
-        filters::top_p(&mut candidates, s.top_p);
-        filters::min_p(&mut candidates, s.min_p);
-        filters::temperature(&mut candidates, s.temperature);
-        Ok(filters::pick(&candidates, rng::uniform(s.seed, self.index)).id)
+        filters::top_k(candidates, s.top_k);
+        filters::top_p(candidates, s.top_p, probabilities);
+        filters::min_p(candidates, s.min_p);
+        filters::temperature(candidates, s.temperature);
+        Ok(filters::pick(candidates, rng::uniform(s.seed, self.index), probabilities).id)
     }
 
     /// The tokens whose logits are not the model's: biased, penalized or banned. Sorted by id.
-    fn changed(&self, logits: &[f32]) -> Vec<Candidate> {
+    fn change(&self, logits: &[f32], recent: &mut Vec<u32>, changed: &mut Vec<Candidate>) {
         let s = self.sampling;
-        let mut changed = BTreeMap::new();
+        changed.clear();
         let mut change = |id: u32, to: &dyn Fn(f32) -> f32| {
-            if let Some(own) = logits.get(id as usize) {
-                let logit = changed.entry(id).or_insert(*own);
-                *logit = to(*logit);
+            let Some(own) = logits.get(id as usize) else { return };
+            match changed.binary_search_by_key(&id, |c| c.id) {
+                Ok(i) => changed[i].logit = to(changed[i].logit),
+                Err(i) => changed.insert(i, Candidate { id, logit: to(*own) }),
             }
         };
         for &(id, bias) in &s.logit_bias {
             change(id, &|logit| logit + bias);
         }
-        for (id, count) in penalties::counts(s, self.history) {
+        for (id, count) in penalties::counts(s, self.history, recent) {
             change(id, &|logit| penalties::lowered(logit, count, s));
         }
         for &id in self.banned {
             change(id, &|_| f32::NEG_INFINITY);
         }
-        changed.into_iter().map(|(id, logit)| Candidate { id, logit }).collect()
     }
 }
 

@@ -1,19 +1,21 @@
 //! Penalties for tokens seen lately. Formulas: CTRL (Keskar et al., 2019) for the repeat penalty, OpenAI's API reference for
 //! frequency and presence.
 
-use std::collections::BTreeMap;
-
 use super::Sampling;
 
-/// How often each token is among the last `repeat_last` of `history`; empty where no penalty is asked for.
-pub(super) fn counts(s: &Sampling, history: &[u32]) -> BTreeMap<u32, u32> {
-    let mut counts = BTreeMap::new();
+/// How often each token is among the last `repeat_last` of `history`, by id; nothing where no penalty is asked for. `recent`
+/// is room for them.
+pub(super) fn counts<'r>(
+    s: &Sampling,
+    history: &[u32],
+    recent: &'r mut Vec<u32>,
+) -> impl Iterator<Item = (u32, u32)> + use<'r> {
+    recent.clear();
     if s.repeat_penalty != 1.0 || s.frequency_penalty != 0.0 || s.presence_penalty != 0.0 {
-        for id in &history[history.len().saturating_sub(s.repeat_last)..] {
-            *counts.entry(*id).or_default() += 1;
-        }
+        recent.extend_from_slice(&history[history.len().saturating_sub(s.repeat_last)..]);
+        recent.sort_unstable();
     }
-    counts
+    recent.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u32))
 }
 
 /// The logit of a token that came `count` times.

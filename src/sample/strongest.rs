@@ -10,12 +10,13 @@ const BLOCK: usize = 64;
 /// Candidates that are gathered before the weaker ones are thrown out, beside a multiple of those wanted.
 const SLACK: usize = 256;
 
-/// The `most` likeliest tokens in no order (all of them when it is 0), and perhaps some more. `changed`, sorted by id, replace the
-/// logits of their ids. Logits that are no finite numbers are left out.
-pub(super) fn strongest(logits: &[f32], most: usize, changed: &[Candidate]) -> Vec<Candidate> {
+/// Sets `kept` to the `most` likeliest tokens in no order (all of them when it is 0), and perhaps some more. `changed`, sorted
+/// by id, replace the logits of their ids. Logits that are no finite numbers are left out.
+pub(super) fn strongest(logits: &[f32], most: usize, changed: &[Candidate], kept: &mut Vec<Candidate>) {
     let wanted = if most == 0 { logits.len() } else { most };
     let limit = wanted.saturating_mul(2).saturating_add(SLACK);
-    let mut kept: Vec<Candidate> = Vec::with_capacity(limit.min(logits.len()) + BLOCK);
+    kept.clear();
+    kept.reserve(limit.min(logits.len()) + BLOCK);
     kept.extend(changed.iter().filter(|c| c.logit.is_finite()));
     let mut least = f32::NEG_INFINITY;
     for (block, first) in logits.chunks(BLOCK).zip((0u32..).step_by(BLOCK)) {
@@ -33,7 +34,6 @@ pub(super) fn strongest(logits: &[f32], most: usize, changed: &[Candidate]) -> V
             least = kept[wanted - 1].logit;
         }
     }
-    kept
 }
 
 /// The largest number of a block; 16 at a time, which compilers turn into vector instructions. NaN counts as nothing.
@@ -78,10 +78,15 @@ mod tests {
             let replaced = |id: u32| changed.iter().find(|c| c.id == id).map(|c| c.logit);
             let all = logits.iter().zip(0..).map(|(l, id)| Candidate { id, logit: replaced(id).unwrap_or(*l) });
             let all: Vec<Candidate> = all.filter(|c| c.logit.is_finite()).collect();
+            let strongest = |most: usize| {
+                let mut kept = vec![Candidate { id: 7, logit: 1e9 }]; // of a draw before
+                strongest(&logits, most, changed, &mut kept);
+                kept
+            };
             for most in [1, 2, 40, 500, 20_000] {
-                assert_eq!(sorted(strongest(&logits, most, changed), most), sorted(all.clone(), most), "{most} of {n}");
+                assert_eq!(sorted(strongest(most), most), sorted(all.clone(), most), "{most} of {n}");
             }
-            assert_eq!(sorted(strongest(&logits, 0, changed), n), sorted(all, n), "all of {n}");
+            assert_eq!(sorted(strongest(0), n), sorted(all, n), "all of {n}");
         }
     }
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn draw(sampling: &Sampling, logits: &[f32], history: &[u32], index: u64) -> u32 {
-    Draw { sampling, history, index, banned: &[] }.token(logits).unwrap()
+    Draw { sampling, history, index, banned: &[] }.token(logits, &mut Scratch::default()).unwrap()
 }
 
 /// Every filter off.
@@ -98,15 +98,15 @@ fn bias_and_bans_forbid_tokens() {
     let biased = Sampling { logit_bias: vec![(0, f32::NEG_INFINITY), (2, 5.0), (99, 1.0)], ..Sampling::greedy() };
     assert_eq!(draw(&biased, &[9.0, 1.0, 0.0], &[], 0), 2);
     let banned = Draw { sampling: &Sampling::greedy(), history: &[], index: 0, banned: &[0] };
-    assert_eq!(banned.token(&[9.0, 1.0, 0.0]).unwrap(), 1);
+    assert_eq!(banned.token(&[9.0, 1.0, 0.0], &mut Scratch::default()).unwrap(), 1);
 }
 
 #[test]
 fn broken_logits_are_an_error_not_a_token() {
     let s = Sampling::greedy();
     let d = Draw { sampling: &s, history: &[], index: 0, banned: &[] };
-    assert_eq!(d.token(&[f32::NAN, 1.0, f32::INFINITY]).unwrap(), 1);
-    let e = d.token(&[f32::NAN, f32::NAN]).unwrap_err();
+    assert_eq!(d.token(&[f32::NAN, 1.0, f32::INFINITY], &mut Scratch::default()).unwrap(), 1);
+    let e = d.token(&[f32::NAN, f32::NAN], &mut Scratch::default()).unwrap_err();
     assert_eq!(e.what(), "the model gave no usable logits (all are NaN or forbidden)");
 }
 

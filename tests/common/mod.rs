@@ -5,6 +5,7 @@ pub mod apart;
 pub mod export;
 pub mod gguf_builder;
 pub mod hash;
+pub mod made;
 pub mod naive;
 pub mod program;
 pub mod pty;

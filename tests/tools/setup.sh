@@ -14,11 +14,14 @@ int main(void) { return puts("") < 0; }' | cc -x c -o /dev/null - 2>/dev/null ||
 # Models come through pip.
 "$python" -c 'import pip' 2>/dev/null || need python3 python3-pip
 
-# Completions are tested in the shells themselves; CI tests all of them, everyone else those that they have.
+# Completions are tested in the shells themselves, kernels for other processors in an emulator; CI tests all of them,
+# everyone else those that they have.
 if [ "${CI:-}" = true ]; then
     for shell in zsh fish; do
         command -v $shell >/dev/null || need $shell
     done
+    command -v qemu-aarch64 >/dev/null || need qemu-user
+    command -v aarch64-linux-gnu-gcc >/dev/null || need gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 fi
 
 if ! command -v cargo >/dev/null; then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What `make test`, `make lint` and `make soak` run: test.sh all|lint|tests. Everything but the release build is in
+# What `make test`, `make lint` and `make soak` run: test.sh all|lint|tests|emulated. Everything but the release build is in
 # one target folder and one profile, so that each dependency is compiled once.
 #
 # A step whose tool is absent is skipped with a line; under CI=true that is a failure.
@@ -74,9 +74,12 @@ apple() {
     fi
 }
 
+. tests/tools/emulated.sh
+
 case ${1:-} in
-    all) lint; fuzz; tests; documentation; apple ;;
+    all) lint; fuzz; tests; emulated; documentation; apple ;;
+    emulated) fetch; emulated ;;
     lint) lint ;;
     tests) tests ;;
-    *) echo "usage: test.sh all|lint|tests" >&2; exit 2 ;;
+    *) echo "usage: test.sh all|lint|tests|emulated" >&2; exit 2 ;;
 esac

@@ -63,6 +63,14 @@ unsafe impl Simd for Avx2 {
         [_mm256_cvtph_ps(_mm_loadu_si128(from.cast())), _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast()))]
     }
     #[inline(always)]
+    unsafe fn load_bhalf(from: *const u16) -> F {
+        let eight = |p: *const u16| {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        };
+        [eight(from), eight(from.add(8))]
+    }
+    #[inline(always)]
     unsafe fn store_half(to: *mut u16, x: F) {
         for (i, x) in x.into_iter().enumerate() {
             let x = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-HALF_MAX)), _mm256_set1_ps(HALF_MAX));

@@ -41,6 +41,11 @@ unsafe impl Simd for Avx512 {
         _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
     }
     #[inline(always)]
+    unsafe fn load_bhalf(from: *const u16) -> __m512 {
+        let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+    }
+    #[inline(always)]
     unsafe fn store_half(to: *mut u16, x: __m512) {
         let x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-HALF_MAX)), _mm512_set1_ps(HALF_MAX));
         _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x));

@@ -2,6 +2,8 @@
 #![allow(unsafe_op_in_unsafe_fn, reason = "each kernel here is one call of its generic body, under the same contract")]
 #![expect(unsafe_code, reason = "kernels are unsafe to call")]
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::ops::Range;
 
 use super::attention::{self, Query};
@@ -20,6 +22,11 @@ pub enum Isa {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// NEON with the dot product instructions.
+    #[cfg(target_arch = "aarch64")]
+    Dotprod,
 }
 
 impl Isa {
@@ -30,6 +37,10 @@ impl Isa {
         Self::Avx2,
         #[cfg(target_arch = "x86_64")]
         Self::Avx512,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
+        #[cfg(target_arch = "aarch64")]
+        Self::Dotprod,
     ];
 
     pub fn name(self) -> &'static str {
@@ -39,6 +50,10 @@ impl Isa {
             Self::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Self::Dotprod => "dotprod",
         }
     }
 
@@ -60,6 +75,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vbmi")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Dotprod => Self::Neon.is_available() && is_aarch64_feature_detected!("dotprod"),
         }
     }
 
@@ -184,6 +203,10 @@ wrapped!(
     Isa::Avx512,
     "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni"
 );
+#[cfg(target_arch = "aarch64")]
+wrapped!(neon, super::super::neon::Neon<false>, Isa::Neon, "neon");
+#[cfg(target_arch = "aarch64")]
+wrapped!(dotprod, super::super::neon::Neon<true>, Isa::Dotprod, "neon,dotprod");
 
 impl Kernels {
     /// The kernels of an instruction set that this processor has.
@@ -200,6 +223,10 @@ impl Kernels {
             Isa::Avx2 => &avx2::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => &neon::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod => &dotprod::KERNELS,
         })
     }
 }

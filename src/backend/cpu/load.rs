@@ -33,7 +33,7 @@ pub struct Loaded {
 /// Loads the matrices `names`, given in the order of a step, with how many tiles of each go together.
 ///
 /// # Errors
-/// A tensor that is missing, has no packed format, or holds NaN or infinite numbers; or when the memory is not there.
+/// A tensor that is missing, or holds NaN or infinite numbers; or when the memory is not there.
 pub fn matrices(names: &[(String, usize)], weights: &Weights, pool: &mut Pool, repack: &Repack) -> Result<Loaded> {
     let start = Instant::now();
     let mut matrices = names.iter().map(|(name, _)| described(name, weights)).collect::<Result<Vec<_>>>()?;
@@ -79,9 +79,8 @@ fn tell_losses(names: &[(String, usize)], weights: &Weights) -> Result<()> {
 /// A matrix without its place.
 fn described(name: &str, weights: &Weights) -> Result<Matrix> {
     let info = weights.info(name)?;
-    let format = Format::of(info.dtype)
-        .ok_or_else(|| Error::runtime(format!("tensor `{name}` is {}, which has no packed format", info.dtype)))?;
-    Ok(Matrix { format, rows: info.shape[0], k: info.shape[1], codebook: IQ4_CODEBOOK, shares: Vec::new() })
+    let (rows, k) = (info.shape[0], info.shape[1]);
+    Ok(Matrix { format: Format::of(info.dtype), rows, k, codebook: IQ4_CODEBOOK, shares: Vec::new() })
 }
 
 /// Places for the matrices: one thread's after the other's, in the order of `names`.

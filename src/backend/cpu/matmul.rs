@@ -1,4 +1,5 @@
-//! Packed weights times int8 activations: the kernel that nearly all time goes to.
+//! Packed weights times int8 activations: the kernel that nearly all time goes to. Weights in floating point are
+//! [`float`]'s.
 //!
 //! Activations are panels: 1 to 12 rows quantized in groups of 32, interleaved so that a kernel finds 4 codes of each
 //! row side by side. A kernel holds 16 weight rows times a whole panel in registers. In a group the sum of products is
@@ -7,6 +8,8 @@
 //! time with what int8 left of them (`rows::quantize_with_rest`).
 #![allow(unsafe_op_in_unsafe_fn, reason = "kernels are unsafe as a whole; their contract is at the top of each")]
 #![expect(unsafe_code, reason = "raw loads and vector instructions")]
+
+mod float;
 
 use super::simd::{LANES, Simd};
 use crate::format::packed::{Format, GROUP, MINIMUM, q4k, q6k};
@@ -31,6 +34,7 @@ pub struct Job {
     pub units: usize,
     /// Lut4's, biased by 128.
     pub codebook: [u8; 16],
+    /// Quantized rows; for formats in floating point, rows in f32 ([`float`]).
     pub panel: *const u8,
     /// What outliers left, as a panel of the same form, and a byte for each of its groups that says whether there is
     /// anything; null where nothing was left.
@@ -63,6 +67,9 @@ pub unsafe fn run<S: Simd>(job: &Job) {
         Format::Int8Min => by_width::<S, Int8<true>>(job),
         Format::Q4K => by_width::<S, Q4K>(job),
         Format::Q6K => by_width::<S, Q6K>(job),
+        Format::Half => float::run::<S, float::Half>(job),
+        Format::BHalf => float::run::<S, float::BHalf>(job),
+        Format::Single => float::run::<S, float::Single>(job),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The CPU backend: packed 4-bit and 8-bit weights, int8 activations, our own kernels.
+//! The CPU backend: packed 4-bit and 8-bit weights with int8 activations, floating-point weights with f32 ones, our own
+//! kernels.
 //!
 //! A step is one job of a thread pool (`pool`): every thread goes through the phases of `worker`, meeting the others
 //! between them. Weights are packed for the kernels when a model is loaded (`model`); the kernels are written once
@@ -14,11 +15,14 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod embedding;
 mod kernels;
 mod load;
 mod matmul;
 mod memory;
 mod model;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pages;
 mod plain;
 mod pool;
@@ -39,14 +43,14 @@ use crate::format::TensorInfo;
 use crate::format::repack::{Repack, Writer};
 use crate::format::weights::Weights;
 use crate::model::config::Config;
-use crate::model::{llama, tensors};
+use crate::model::llama;
 use kernels::Kernels;
 use memory::{Part, Region};
 use model::Model;
 use pages::Cache;
 use pool::{Pool, Thread};
-use rows::{Groups, Lane};
-use step::{Buffers, Step, panels};
+use rows::Groups;
+use step::{Buffers, Forms, Step, panels};
 use worker::{Shared, Worker};
 
 /// How to run on this processor.
@@ -68,7 +72,7 @@ pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, options: &
         limits,
         weights: model::packed_bytes(tensors) + vectors as u64,
         kv: (limits.pages as u64).saturating_mul(page),
-        workspace: Buffers::bytes(config, &limits, options) as u64 + logits,
+        workspace: Buffers::bytes(config, &limits, options, model::has_floats(tensors)) as u64 + logits,
     }
 }
 
@@ -93,8 +97,8 @@ impl Cpu {
     /// Packs the weights, or reads them as they were packed before, and lays out pages and buffers.
     ///
     /// # Errors
-    /// A tensor that is missing, misshapen, unknown or of a type without a packed format ([`refusal`] tells before), or
-    /// one with NaN or infinite numbers; or when the system has not the memory.
+    /// A tensor that is missing, misshapen or unknown, or one with NaN or infinite numbers; or when the system has not the
+    /// memory.
     pub fn load(
         config: &Config,
         weights: &Weights,
@@ -106,7 +110,7 @@ impl Cpu {
         let mut pool = Pool::new(options.threads);
         let (model, writer) = Model::load(config, weights, &mut pool, repack)?;
         Ok(Self {
-            buffers: Buffers::new(config, &plan.limits, options)?,
+            buffers: Buffers::new(config, &plan.limits, options, model.has_floats())?,
             cache: Cache::new(config, plan.limits.pages, options.kv_type)?,
             step: Step::default(),
             kernels,
@@ -138,12 +142,12 @@ impl Cpu {
         if step.ids.len() * hidden > self.buffers.hidden.len() {
             return Err(Error::runtime(format!("a step of {} rows is larger than was planned", step.ids.len())));
         }
-        if let Some(weights) = &self.model.embedding {
+        if let Some(embedding) = &mut self.model.embedding {
             for (t, id) in step.ids.iter().enumerate() {
                 // SAFETY: no job is running.
                 #[expect(unsafe_code, reason = "buffers are shared with the threads of a job")]
                 let row = unsafe { self.buffers.hidden.slice_mut(t * hidden, hidden) };
-                weights.row(tensors::EMBEDDING, *id as usize, row)?;
+                embedding.row(*id as usize, row)?;
             }
         }
         Ok(())
@@ -292,14 +296,14 @@ impl Probe for Cpu {
         // SAFETY: no job is running.
         unsafe { part.slice_mut(0, values.len()) }.copy_from_slice(values);
         if slot == Slot::Gated {
-            // What `down` reads are the groups that `gate_up` made of them.
-            let all = columns / crate::format::packed::GROUP;
+            // What `down` reads is what `gate_up` made of them.
+            let gated = self.buffers.gated;
             for panel in &self.step.panels {
                 for row in 0..panel.rows {
-                    let lane = Lane { panel: self.buffers.gated.at(*panel), width: panel.width, row };
                     let x = part.at((panel.first + row) * columns);
+                    let forms = Forms { codes: true, numbers: self.model.has_floats() };
                     // SAFETY: no job is running, and the panels have room for the step's rows.
-                    unsafe { (self.kernels.quantize)(x, Groups { first: 0, count: all, all }, lane) };
+                    unsafe { gated.place(*panel, row, forms).put(self.kernels, x, Groups::whole(columns)) };
                 }
             }
         }

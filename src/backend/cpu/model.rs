@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::embedding::Embedding;
 use super::load;
 use super::memory::{Part, Region};
 use super::pool::Pool;
@@ -82,7 +83,7 @@ pub struct Model {
     pub output_norm: Vec<f32>,
     pub head: Matrix,
     /// Where token embeddings are read; `None` where they are the head's rows.
-    pub embedding: Option<Weights>,
+    pub embedding: Option<Embedding>,
     pub frequencies: Vec<f32>,
     /// Holds the matrices' bytes.
     _region: Arc<Region>,
@@ -101,10 +102,7 @@ const MATRICES: [(&str, usize); 7] = [
 ];
 
 /// Why this backend does not take a model; `None` when it does.
-pub fn refusal(config: &Config, tensors: &[&TensorInfo]) -> Option<String> {
-    if let Some(t) = packed(tensors).find(|t| Format::of(t.dtype).is_none()) {
-        return Some(format!("tensor `{}` is {}: the CPU kernels take quantized weights", t.name, t.dtype));
-    }
+pub fn refusal(config: &Config) -> Option<String> {
     let sizes =
         [("hidden size", config.hidden, 32), ("feed-forward size", config.ffn, 32), ("head size", config.head_dim, 16)];
     let odd = sizes.iter().find(|(_, n, step)| !n.is_multiple_of(*step));
@@ -114,18 +112,22 @@ pub fn refusal(config: &Config, tensors: &[&TensorInfo]) -> Option<String> {
     })
 }
 
+/// The tensors that become matrices: not the embedding where another one is the head.
+fn packed<'t>(tensors: &'t [&TensorInfo]) -> impl Iterator<Item = &'t TensorInfo> {
+    let untied = tensors.iter().any(|t| t.name == tensors::OUTPUT);
+    let is_packed = move |t: &&&TensorInfo| t.shape.len() == 2 && !(untied && t.name == tensors::EMBEDDING);
+    tensors.iter().filter(is_packed).copied()
+}
+
 /// Bytes of the packed matrices.
 pub fn packed_bytes(tensors: &[&TensorInfo]) -> u64 {
-    let bytes = |t: &TensorInfo| {
-        Format::of(t.dtype).map_or(t.elements() * 4, |format| format.matrix_bytes(t.shape[0], t.shape[1])) as u64
-    };
+    let bytes = |t: &TensorInfo| Format::of(t.dtype).matrix_bytes(t.shape[0], t.shape[1]) as u64;
     packed(tensors).map(bytes).sum::<u64>() + TAIL as u64
 }
 
-/// The matrices that are packed: all but an embedding that is not the head, of which rows are looked up in the file.
-fn packed<'a>(tensors: &'a [&TensorInfo]) -> impl Iterator<Item = &'a TensorInfo> {
-    let untied = tensors.iter().any(|t| t.name == tensors::OUTPUT);
-    tensors.iter().copied().filter(move |t| t.shape.len() == 2 && !(untied && t.name == tensors::EMBEDDING))
+/// Whether there are matrices in floating point.
+pub fn has_floats(tensors: &[&TensorInfo]) -> bool {
+    packed(tensors).any(|t| Format::of(t.dtype).is_float())
 }
 
 impl Model {
@@ -171,12 +173,18 @@ impl Model {
             layers,
             output_norm: vector(tensors::OUTPUT_NORM, config.hidden)?,
             head: next(),
-            embedding: (!extras.tied).then(|| weights.clone()),
+            embedding: (!extras.tied).then(|| Embedding::of(weights)).transpose()?,
             frequencies: config.rope.frequencies(config.head_dim, factors.as_deref()),
             config: config.clone(),
             _region: region,
         };
         Ok((model, writer))
+    }
+
+    /// Whether there are matrices in floating point.
+    pub fn has_floats(&self) -> bool {
+        let of_layer = |l: &Layer| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down].map(|m| m.format.is_float());
+        self.head.format.is_float() || self.layers.iter().any(|l| of_layer(l).contains(&true))
     }
 
     /// Whether token embeddings are the head's rows.

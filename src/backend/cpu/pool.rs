@@ -1,14 +1,16 @@
 //! A few threads that work in step: one job at a time, all threads on it, barriers inside.
 //!
 //! A phase of a small model takes microseconds, so a waiting thread spins at first. It does so for a short while only:
-//! where the system gives fewer processors than there are threads (a quota, other programs), the one that is waited for
-//! may need this one's.
+//! where other programs run, the one that is waited for may need this one's processor. Where there are more threads than
+//! processors (or than a quota's worth of them) it surely does, and nobody spins.
 #![expect(unsafe_code, reason = "a job's borrow is handed to threads that outlive it")]
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crate::stats::cores::Cores;
 
 /// How long a thread spins before it sleeps: a few phases' time, so that a step's gaps do not put it to sleep.
 const SPIN: Duration = Duration::from_micros(100);
@@ -25,16 +27,14 @@ struct Gate {
     sleepers: AtomicU32,
     lock: Mutex<()>,
     bell: Condvar,
+    /// Whether there are processors for all who wait.
+    spins: bool,
 }
 
 impl Gate {
-    fn new() -> Self {
-        Self {
-            value: Alone(AtomicU32::new(0)),
-            sleepers: AtomicU32::new(0),
-            lock: Mutex::new(()),
-            bell: Condvar::new(),
-        }
+    fn new(spins: bool) -> Self {
+        let (value, sleepers) = (Alone(AtomicU32::new(0)), AtomicU32::new(0));
+        Self { value, sleepers, lock: Mutex::new(()), bell: Condvar::new(), spins }
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -52,20 +52,8 @@ impl Gate {
 
     /// Waits until the value is no longer `old`.
     fn wait(&self, old: u32) {
-        for _ in 0..SPINS {
-            if self.value.0.load(Ordering::Acquire) != old {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        let start = Instant::now();
-        while start.elapsed() < SPIN {
-            for _ in 0..SPINS {
-                if self.value.0.load(Ordering::Acquire) != old {
-                    return;
-                }
-                std::hint::spin_loop();
-            }
+        if self.spins && self.spin(old) {
+            return;
         }
         // Whoever opens sees the sleeper, or the sleeper sees the new value: both are sequentially consistent.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -75,6 +63,29 @@ impl Gate {
         }
         drop(guard);
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Waits for a short while; whether the value changed.
+    fn spin(&self, old: u32) -> bool {
+        let turns = || {
+            (0..SPINS).any(|_| {
+                let is_open = self.value.0.load(Ordering::Acquire) != old;
+                if !is_open {
+                    std::hint::spin_loop();
+                }
+                is_open
+            })
+        };
+        if turns() {
+            return true;
+        }
+        let start = Instant::now();
+        while start.elapsed() < SPIN {
+            if turns() {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -145,10 +156,15 @@ pub struct Pool {
 impl Pool {
     /// `threads` counts the caller's.
     pub fn new(threads: usize) -> Self {
-        let count = threads.max(1);
-        let barrier = Barrier { threads: count as u32, arrived: AtomicU32::new(0), gate: Gate::new() };
+        Self::with_room_for(threads, Cores::of_process().most())
+    }
+
+    /// As many threads where so many can run at the same time.
+    fn with_room_for(threads: usize, most: usize) -> Self {
+        let (count, spins) = (threads.max(1), threads <= most);
+        let barrier = Barrier { threads: count as u32, arrived: AtomicU32::new(0), gate: Gate::new(spins) };
         let shared =
-            Arc::new(Shared { barrier, jobs: Gate::new(), work: Mutex::new(None), stop: AtomicBool::new(false) });
+            Arc::new(Shared { barrier, jobs: Gate::new(spins), work: Mutex::new(None), stop: AtomicBool::new(false) });
         let workers = (1..count).map(|index| {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || shared.serve(index, count))
@@ -222,12 +238,12 @@ impl Drop for Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicU64, AtomicUsize};
 
     #[test]
     fn every_thread_runs_every_job_once_and_nobody_passes_a_barrier_early() {
-        for threads in [1, 2, 3, 8] {
-            let mut pool = Pool::new(threads);
+        for (threads, most) in [(1, 8), (2, 2), (2, 1), (3, 8), (8, 8), (8, 1)] {
+            let mut pool = Pool::with_room_for(threads, most);
             for job in 0..200 {
                 let (before, after) = (AtomicUsize::new(0), AtomicUsize::new(0));
                 pool.run(&|thread: Thread<'_>| {
@@ -259,6 +275,39 @@ mod tests {
             });
             assert_eq!(ran.into_inner(), 3);
         }
+    }
+
+    /// How long a thread waits at a barrier before it sleeps: the shortest of some tries.
+    fn time_awake(most: usize) -> Duration {
+        let mut pool = Pool::with_room_for(2, most);
+        let shared = Arc::clone(&pool.shared);
+        let start = Instant::now();
+        let nanoseconds = || start.elapsed().as_nanos() as u64;
+        let awake = (0..20).map(|_| {
+            let (arrived, asleep) = (AtomicU64::new(0), AtomicU64::new(0));
+            pool.run(&|thread: Thread<'_>| {
+                if thread.index == 1 {
+                    arrived.store(nanoseconds(), Ordering::SeqCst);
+                } else {
+                    while arrived.load(Ordering::SeqCst) == 0
+                        || shared.barrier.gate.sleepers.load(Ordering::SeqCst) == 0
+                    {
+                        std::thread::yield_now();
+                    }
+                    asleep.store(nanoseconds(), Ordering::SeqCst);
+                }
+                thread.meet();
+            });
+            asleep.into_inner() - arrived.into_inner()
+        });
+        Duration::from_nanos(awake.min().unwrap())
+    }
+
+    #[test]
+    fn who_waits_spins_for_a_while_only_where_all_threads_have_a_processor() {
+        assert!(time_awake(2) >= SPIN);
+        let alone = time_awake(1);
+        assert!(alone < SPIN / 2, "{alone:?}");
     }
 
     #[test]

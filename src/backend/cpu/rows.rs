@@ -43,6 +43,13 @@ pub struct Groups {
     pub all: usize,
 }
 
+impl Groups {
+    /// All of a row of `k` numbers.
+    pub fn whole(k: usize) -> Self {
+        Self { first: 0, count: k / GROUP, all: k / GROUP }
+    }
+}
+
 /// Quantizes groups of a row: scale = max|x| / 127, code = round(x · (127 / max|x|)); a group of zeros
 /// has scale 0. Behind the last of an odd number of groups one of zeros is written, which fills up the weights' unit.
 ///

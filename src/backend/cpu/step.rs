@@ -2,9 +2,11 @@
 
 use super::Options;
 use super::attention::{CHUNK, PARTIAL_HEAD, QUERIES, SCRATCH};
+use super::kernels::Kernels;
 use super::matmul::{GROUP_BYTES, panel_width};
 use super::memory::{Part, Region, part_bytes};
-use super::rows::Rest;
+use super::model::Matrix;
+use super::rows::{Groups, Lane, Rest};
 use crate::backend::{Limits, PageId, Seq};
 use crate::error::Result;
 use crate::format::packed::GROUP;
@@ -32,10 +34,13 @@ pub fn panels(rows: usize, max_panel: usize) -> impl Iterator<Item = Panel> {
     })
 }
 
-/// Quantized activations of several rows: panels, one after the other.
+/// Activations of several rows as matrices read them: quantized, in f32 for weights in floating point, or both. Panels, one
+/// after the other.
 #[derive(Debug, Clone, Copy)]
 pub struct Panels {
     bytes: Part<u8>,
+    /// The same in f32; nothing where the model has no such weights.
+    numbers: Part<f32>,
     /// Groups of a row.
     pub groups: usize,
     /// Panels of what outliers left, and for each row (of which a panel's first counts) a byte a group.
@@ -46,10 +51,12 @@ pub struct Panels {
 }
 
 impl Panels {
-    fn new(region: &mut Region, rows: usize, k: usize, has_rest: bool) -> Result<Self> {
+    fn new(region: &mut Region, rows: usize, k: usize, has_rest: bool, has_numbers: bool) -> Result<Self> {
         let (rows, groups) = (rows + WIDEST, k / GROUP);
+        let numbers = region.take(if has_numbers { rows * k } else { 0 })?;
         let mut take = |bytes: usize, is_needed: bool| region.take(if is_needed { rows * bytes } else { 0 });
         Ok(Self {
+            numbers,
             bytes: take(row_bytes(groups), true)?,
             rest: take(row_bytes(groups), has_rest)?,
             flags: take(flag_bytes(groups), has_rest)?,
@@ -59,10 +66,12 @@ impl Panels {
     }
 
     /// Bytes that [`Panels::new`] takes.
-    fn bytes(rows: usize, k: usize, has_rest: bool) -> usize {
+    fn bytes(rows: usize, k: usize, has_rest: bool, has_numbers: bool) -> usize {
         let (rows, groups) = (rows + WIDEST, k / GROUP);
         let bytes = part_bytes::<u8>(rows * row_bytes(groups));
-        if has_rest { 2 * bytes + part_bytes::<u8>(rows * flag_bytes(groups)) } else { bytes }
+        let rests = if has_rest { bytes + part_bytes::<u8>(rows * flag_bytes(groups)) } else { 0 };
+        let numbers = if has_numbers { part_bytes::<f32>(rows * k) } else { 0 };
+        bytes + rests + numbers
     }
 
     /// For rows of `k` numbers, outliers with or without rests; the same bytes serve rows of several lengths, one after
@@ -93,6 +102,91 @@ impl Panels {
     /// The first byte of a panel. All panels before it are as wide as they can be, so that it begins at its first row.
     pub fn at(&self, panel: Panel) -> *mut u8 {
         self.bytes.at(panel.first * row_bytes(self.groups))
+    }
+
+    /// The first number of a panel in f32.
+    pub fn numbers(&self, panel: Panel) -> *mut f32 {
+        self.numbers.at(panel.first * self.groups * GROUP)
+    }
+
+    /// Where a row of a panel goes.
+    pub fn place(&self, panel: Panel, row: usize, forms: Forms) -> Place {
+        Place {
+            lane: Lane { panel: self.at(panel), width: panel.width, row },
+            rest: self.rest(panel),
+            numbers: if forms.numbers { self.numbers(panel) } else { std::ptr::null_mut() },
+            forms,
+        }
+    }
+}
+
+/// The forms of activations that matrices read.
+#[derive(Debug, Clone, Copy)]
+pub struct Forms {
+    pub codes: bool,
+    pub numbers: bool,
+}
+
+impl Forms {
+    /// Those that some matrices read.
+    pub fn of(matrices: &[&Matrix]) -> Self {
+        let any = |is_float: bool| matrices.iter().any(|m| m.format.is_float() == is_float);
+        Self { codes: any(false), numbers: any(true) }
+    }
+
+    /// Bytes of a group of a row, in the larger form.
+    pub fn group_bytes(self) -> usize {
+        if self.numbers { size_of::<f32>() * GROUP } else { GROUP_BYTES }
+    }
+}
+
+/// A row's place in a panel, in all its forms.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    lane: Lane,
+    rest: Option<Rest>,
+    numbers: *mut f32,
+    forms: Forms,
+}
+
+impl Place {
+    /// Puts groups of a row there; with the rests of outliers only whole rows.
+    ///
+    /// # Safety
+    /// `x` is the groups' numbers, and no other thread uses their place.
+    #[expect(unsafe_code, reason = "panels are shared by threads")]
+    pub unsafe fn put(self, kernels: &Kernels, x: *const f32, groups: Groups) {
+        let Self { lane, rest, numbers, forms } = self;
+        // SAFETY: the caller's promise; the panel has room for all groups.
+        unsafe {
+            match rest {
+                _ if !forms.codes => {}
+                Some(rest) => (kernels.quantize_with_rest)(x, groups.all, lane, rest),
+                None => (kernels.quantize)(x, groups, lane),
+            }
+            if forms.numbers {
+                interleave(x, groups, numbers, lane);
+            }
+        }
+    }
+}
+
+/// Writes numbers of a row between those of its panel's other rows.
+///
+/// # Safety
+/// As of [`Place::put`].
+#[expect(unsafe_code, reason = "panels are shared by threads")]
+unsafe fn interleave(x: *const f32, groups: Groups, panel: *mut f32, lane: Lane) {
+    let (first, count) = (groups.first * GROUP, groups.count * GROUP);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let to = panel.add(first * lane.width + lane.row);
+        if lane.width == 1 {
+            return to.copy_from_nonoverlapping(x, count);
+        }
+        for i in 0..count {
+            *to.add(i * lane.width) = *x.add(i);
+        }
     }
 }
 
@@ -142,16 +236,18 @@ pub struct Own {
 }
 
 impl Buffers {
+    /// For a model that has weights in floating point or not.
+    ///
     /// # Errors
     /// When the system has not so much memory.
-    pub fn new(config: &Config, limits: &Limits, options: &Options) -> Result<Self> {
-        let mut region = Region::new(Self::bytes(config, limits, options))?;
+    pub fn new(config: &Config, limits: &Limits, options: &Options, has_numbers: bool) -> Result<Self> {
+        let mut region = Region::new(Self::bytes(config, limits, options, has_numbers))?;
         let rows = limits.chunk;
         let widest = config.hidden.max(config.q_dim());
         let (chunks, partial) = (limits.context.div_ceil(CHUNK), PARTIAL_HEAD + config.head_dim);
         let own = |region: &mut Region| -> Result<Own> {
             Ok(Own {
-                panels: Panels::new(region, WIDEST, widest, true)?,
+                panels: Panels::new(region, WIDEST, widest, true, has_numbers)?,
                 row: region.take(widest)?,
                 scores: region.take(scores(limits, options))?,
                 partials: region.take(QUERIES * chunks * partial)?,
@@ -167,8 +263,8 @@ impl Buffers {
             up: region.take(rows * config.ffn)?,
             cos: region.take(rows * config.head_dim)?,
             sin: region.take(rows * config.head_dim)?,
-            shared: Panels::new(&mut region, rows, widest, true)?,
-            gated: Panels::new(&mut region, rows, config.ffn, false)?,
+            shared: Panels::new(&mut region, rows, widest, true, has_numbers)?,
+            gated: Panels::new(&mut region, rows, config.ffn, false, has_numbers)?,
             partials: region.take(FEW * config.heads * chunks * partial)?,
             own: (0..options.threads).map(|_| own(&mut region)).collect::<Result<_>>()?,
             chunks,
@@ -178,12 +274,12 @@ impl Buffers {
     }
 
     /// Bytes that [`Buffers::new`] takes.
-    pub fn bytes(config: &Config, limits: &Limits, options: &Options) -> usize {
+    pub fn bytes(config: &Config, limits: &Limits, options: &Options, has_numbers: bool) -> usize {
         let rows = limits.chunk;
         let widest = config.hidden.max(config.q_dim());
         let (chunks, partial) = (limits.context.div_ceil(CHUNK), PARTIAL_HEAD + config.head_dim);
         let numbers = |per_row: usize| part_bytes::<f32>(rows * per_row);
-        let own = Panels::bytes(WIDEST, widest, true)
+        let own = Panels::bytes(WIDEST, widest, true, has_numbers)
             + part_bytes::<f32>(widest)
             + part_bytes::<f32>(scores(limits, options))
             + part_bytes::<f32>(QUERIES.saturating_mul(chunks).saturating_mul(partial));
@@ -193,8 +289,8 @@ impl Buffers {
             + 2 * numbers(config.ffn)
             + 2 * numbers(config.head_dim);
         streams
-            + Panels::bytes(rows, widest, true)
-            + Panels::bytes(rows, config.ffn, false)
+            + Panels::bytes(rows, widest, true, has_numbers)
+            + Panels::bytes(rows, config.ffn, false, has_numbers)
             + part_bytes::<f32>(FEW * config.heads * chunks * partial)
             + options.threads * own
     }

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "kernels are unsafe to call")]
 
 mod attention;
+mod float;
 
 use super::kernels::{Isa, Kernels};
 use super::matmul::{GROUP_BYTES, Job, panel_width};
@@ -58,7 +59,7 @@ struct Weights {
 
 impl Weights {
     fn random(dtype: DType, rows: usize, k: usize, seed: u64) -> Self {
-        let format = Format::of(dtype).unwrap();
+        let format = Format::of(dtype);
         let mut packed = Aligned::zeroed(format.matrix_bytes(rows, k));
         let tile_bytes = format.tile_bytes(k);
         let mut numbers = vec![0.0; rows * k];

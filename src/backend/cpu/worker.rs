@@ -14,8 +14,8 @@ use super::memory::Part;
 use super::model::{Layer, Matrix, Model};
 use super::pages::Cache;
 use super::pool::Thread;
-use super::rows::{Groups, Lane, Rest};
-use super::step::{Buffers, Own, Panel, Panels, Step, panels};
+use super::rows::Groups;
+use super::step::{Buffers, Forms, Own, Panel, Panels, Place, Step, panels};
 use crate::backend::{Batch, Out, Phases};
 use crate::error::Result;
 use crate::format::packed::{GROUP, TILE};
@@ -55,23 +55,24 @@ impl Worker<'_> {
         &self.shared.buffers.own[self.thread.index]
     }
 
-    /// The normed rows of the residual stream, quantized: this thread's own where they are few, otherwise everybody's.
-    fn normed(&self, weight: &[f32]) -> Panels {
+    /// The normed rows of the residual stream, for some matrices: this thread's own where they are few, otherwise
+    /// everybody's.
+    fn normed(&self, weight: &[f32], forms: Forms) -> Panels {
         let Shared { model, buffers, kernels, .. } = self.shared;
         let (hidden, eps) = (model.config.hidden, model.config.rms_eps);
         let row = self.own().row.at(0);
-        self.prepared(hidden, true, |t, lane, rest| {
-            // SAFETY: the row is written by nobody in this phase, the scratch row is this thread's, the lane this
+        self.prepared(hidden, true, forms, |t, place| {
+            // SAFETY: the row is written by nobody in this phase, the scratch row is this thread's, the place this
             // call's.
             unsafe {
                 (kernels.norm)(buffers.hidden.at(t * hidden), weight.as_ptr(), eps, hidden, row);
-                quantize(kernels, row, hidden, lane, rest);
+                place.put(kernels, row, Groups::whole(hidden));
             }
         })
     }
 
-    /// Activations of `k` numbers a row, `quantize(row, lane, rest)` making each.
-    fn prepared(&self, k: usize, has_rest: bool, quantize: impl Fn(usize, Lane, Option<Rest>)) -> Panels {
+    /// Activations of `k` numbers a row, `put(row, place)` making each.
+    fn prepared(&self, k: usize, has_rest: bool, forms: Forms, put: impl Fn(usize, Place)) -> Panels {
         let Shared { buffers, step, .. } = self.shared;
         let (panels, mine) = if step.is_few() {
             (self.own().panels.of(k, has_rest), 0..step.panels.len())
@@ -82,8 +83,7 @@ impl Worker<'_> {
             // SAFETY: the panel is this thread's in this phase.
             unsafe { panels.forget_rests(*panel) };
             for row in 0..panel.rows {
-                let lane = Lane { panel: panels.at(*panel), width: panel.width, row };
-                quantize(panel.first + row, lane, panels.rest(*panel));
+                put(panel.first + row, panels.place(*panel, row, forms));
             }
         }
         if !step.is_few() {
@@ -102,7 +102,8 @@ impl Worker<'_> {
         let at_once = if which.len() == 1 { tiles } else { 1 };
         for tile in (0..tiles).step_by(at_once) {
             for panel in which {
-                let rest = activations.rest(*panel);
+                let is_float = matrix.format.is_float();
+                let rest = activations.rest(*panel).filter(|_| !is_float);
                 let column = (first + tile) * TILE;
                 let job = Job {
                     format: matrix.format,
@@ -110,7 +111,7 @@ impl Worker<'_> {
                     tiles: at_once,
                     units: matrix.format.units(matrix.k),
                     codebook: matrix.codebook.map(|c| (c as u8) ^ 0x80),
-                    panel: activations.at(*panel),
+                    panel: if is_float { activations.numbers(*panel).cast() } else { activations.at(*panel) },
                     rest: rest.map_or(std::ptr::null(), |rest| rest.panel),
                     rest_flags: rest.map_or(std::ptr::null(), |rest| rest.flags),
                     width: panel.width,
@@ -128,14 +129,15 @@ impl Worker<'_> {
     }
 
     /// This thread's tiles times all rows, in blocks that the cache holds; `after` follows each block.
-    fn multiply_blocks(
+    fn multiply_blocks<const N: usize>(
         &self,
-        matrices: &[(&Matrix, Target)],
+        matrices: &[(&Matrix, Target); N],
         activations: &Panels,
         after: impl Fn(std::ops::Range<usize>),
     ) {
         let all = &self.shared.step.panels;
-        let panel_bytes = activations.groups * super::matmul::GROUP_BYTES * self.shared.kernels.max_panel;
+        let forms = Forms::of(&matrices.each_ref().map(|(matrix, _)| *matrix));
+        let panel_bytes = activations.groups * forms.group_bytes() * self.shared.kernels.max_panel;
         for block in all.chunks((BLOCK_BYTES / panel_bytes.max(1)).max(1)) {
             for (matrix, target) in matrices {
                 self.multiply(matrix, activations, block, target);
@@ -184,21 +186,6 @@ impl Worker<'_> {
     }
 }
 
-/// Quantizes a row of `k` numbers, with or without the rests of its outliers.
-///
-/// # Safety
-/// As the kernels.
-unsafe fn quantize(kernels: &Kernels, x: *const f32, k: usize, lane: Lane, rest: Option<Rest>) {
-    let all = k / GROUP;
-    // SAFETY: the caller's promise.
-    unsafe {
-        match rest {
-            Some(rest) => (kernels.quantize_with_rest)(x, all, lane, rest),
-            None => (kernels.quantize)(x, Groups { first: 0, count: all, all }, lane),
-        }
-    }
-}
-
 impl Phases for Worker<'_> {
     fn layers(&self) -> usize {
         self.shared.model.layers.len()
@@ -228,7 +215,7 @@ impl Phases for Worker<'_> {
     fn qkv(&mut self, layer: usize) -> Result<()> {
         let buffers = self.shared.buffers;
         let l = self.layer(layer);
-        let activations = self.normed(&l.attn_norm);
+        let activations = self.normed(&l.attn_norm, Forms::of(&[&l.q, &l.k, &l.v]));
         let target = |to: Part<f32>, matrix: &Matrix| Target { to, stride: matrix.rows, add: false };
         let matrices = [
             (&l.q, target(buffers.query, &l.q)),
@@ -263,12 +250,13 @@ impl Phases for Worker<'_> {
     fn attn_out(&mut self, layer: usize) -> Result<()> {
         let Shared { model, buffers, kernels, .. } = self.shared;
         let (q_dim, hidden) = (model.config.q_dim(), model.config.hidden);
-        let activations = self.prepared(q_dim, false, |t, lane, rest| {
-            // SAFETY: what was attended is written by nobody in this phase; the lane is this call's.
-            unsafe { quantize(kernels, buffers.attended.at(t * q_dim), q_dim, lane, rest) };
+        let o = &self.layer(layer).o;
+        let activations = self.prepared(q_dim, false, Forms::of(&[o]), |t, place| {
+            // SAFETY: what was attended is written by nobody in this phase; the place is this call's.
+            unsafe { place.put(kernels, buffers.attended.at(t * q_dim), Groups::whole(q_dim)) };
         });
         let target = Target { to: buffers.hidden, stride: hidden, add: true };
-        self.multiply_blocks(&[(&self.layer(layer).o, target)], &activations, |_| ());
+        self.multiply_blocks(&[(o, target)], &activations, |_| ());
         self.thread.meet();
         Ok(())
     }
@@ -277,20 +265,20 @@ impl Phases for Worker<'_> {
         let Shared { model, buffers, kernels, step, .. } = self.shared;
         let ffn = model.config.ffn;
         let l = self.layer(layer);
-        let activations = self.normed(&l.ffn_norm);
+        let activations = self.normed(&l.ffn_norm, Forms::of(&[&l.gate, &l.up]));
         let target = |to| Target { to, stride: ffn, add: false };
         let columns = self.columns(&l.gate);
         let groups = Groups { first: columns.start / GROUP, count: columns.len() / GROUP, all: ffn / GROUP };
         let matrices = [(&l.gate, target(buffers.gate)), (&l.up, target(buffers.up))];
+        let forms = Forms::of(&[&l.down]);
         self.multiply_blocks(&matrices, &activations, |rows| {
             for panel in step.panels.iter().filter(|panel| rows.contains(&panel.first)) {
                 for row in 0..panel.rows {
                     let at = (panel.first + row) * ffn + columns.start;
-                    let lane = Lane { panel: buffers.gated.at(*panel), width: panel.width, row };
                     // SAFETY: these columns and groups are this thread's.
                     unsafe {
                         (kernels.swiglu)(buffers.gate.at(at), buffers.up.at(at), columns.len());
-                        (kernels.quantize)(buffers.gate.at(at), groups, lane);
+                        buffers.gated.place(*panel, row, forms).put(kernels, buffers.gate.at(at), groups);
                     }
                 }
             }
@@ -311,7 +299,7 @@ impl Phases for Worker<'_> {
         let Shared { model, buffers, kernels, logits, .. } = self.shared;
         let (hidden, vocab) = (model.config.hidden, model.config.vocab);
         let own = self.own();
-        let activations = own.panels.of(hidden, true);
+        let (activations, forms) = (own.panels.of(hidden, true), Forms::of(&[&model.head]));
         // A panel at a time, which every thread prepares for itself.
         for panel in panels(out.len(), kernels.max_panel) {
             let alone = Panel { first: 0, ..panel };
@@ -319,12 +307,11 @@ impl Phases for Worker<'_> {
             unsafe { activations.forget_rests(alone) };
             for row in 0..panel.rows {
                 let t = out[panel.first + row].row as usize;
-                let lane = Lane { panel: activations.at(alone), width: panel.width, row };
-                // SAFETY: the row is written by nobody in this phase; scratch row and lane are this thread's.
+                // SAFETY: the row is written by nobody in this phase; scratch row and place are this thread's.
                 unsafe {
                     let weight = model.output_norm.as_ptr();
                     (kernels.norm)(buffers.hidden.at(t * hidden), weight, model.config.rms_eps, hidden, own.row.at(0));
-                    quantize(kernels, own.row.at(0), hidden, lane, activations.rest(alone));
+                    activations.place(alone, row, forms).put(kernels, own.row.at(0), Groups::whole(hidden));
                 }
             }
             let to = logits.from(panel.first * vocab);

@@ -123,14 +123,14 @@ impl Worker<'_> {
                         if !self.has_turn(&mut item) {
                             continue;
                         }
-                        let mine: Vec<usize> = (first..first + group).collect();
-                        for some in mine.chunks(QUERIES) {
+                        for some in (first..first + group).step_by(QUERIES) {
+                            let count = QUERIES.min(first + group - some);
                             let mut queries = [self.query(t, first, place(t, first)); QUERIES];
-                            for (query, head) in queries.iter_mut().zip(some) {
-                                let partial = place(t, *head).wrapping_add(chunk * buffers.partial);
-                                *query = self.query(t, *head, partial);
+                            for (query, head) in queries.iter_mut().zip(some..some + count) {
+                                let partial = place(t, head).wrapping_add(chunk * buffers.partial);
+                                *query = self.query(t, head, partial);
                             }
-                            self.chunk(layer, first / group, seq, &queries[..some.len()], chunk);
+                            self.chunk(layer, first / group, seq, &queries[..count], chunk);
                         }
                     }
                 }
