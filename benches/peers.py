@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """taper beside llama.cpp and candle on the same file: tokens a second, and taper's ratio to each.
 
-The programs take turns, so that a machine that changes speed does it to all of them; what is compared are medians over
-the rounds. llama.cpp is built once, from the sources in the package llama-cpp-python, in a folder outside the tree.
+The programs take turns, so that a machine that changes speed does it to all of them; a ratio is the median of the rounds'
+own. llama.cpp is built once, from the sources in the package llama-cpp-python, in a folder outside the tree.
 
     make bench-peers                                    the default model
     make bench-peers MODEL=model.gguf ARGS="-r 9 -d 1024"
@@ -110,9 +110,10 @@ def main():
     for test, tokens in (("pp", options.prompt), ("tg", options.predict)):
         if not tokens:
             continue
-        median = {name: statistics.median(rates[name][test]) for name in peers}
-        cells = [f"{median[n]:.1f} ({min(rates[n][test]):.1f} to {max(rates[n][test]):.1f})" for n in peers]
-        ratios = ", ".join(f"{median['taper'] / median[n]:.2f} × {n}" for n in peers if n != "taper")
+        cells = [f"{statistics.median(rates[n][test]):.1f} ({min(rates[n][test]):.1f} to {max(rates[n][test]):.1f})" for n in peers]
+        own = rates["taper"][test]
+        ratio = {n: statistics.median(a / b for a, b in zip(own, rates[n][test])) for n in peers if n != "taper"}
+        ratios = ", ".join(f"{r:.2f} × {n}" for n, r in ratio.items())
         print(f"| {test}{tokens}{depth} | " + " | ".join(cells) + f" | {ratios} |")
 
 
