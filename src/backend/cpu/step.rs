@@ -51,7 +51,11 @@ pub struct Panels {
 }
 
 impl Panels {
-    fn new(region: &mut Region, rows: usize, k: usize, has_rest: bool, has_numbers: bool) -> Result<Self> {
+    /// For so many rows of `k` numbers.
+    ///
+    /// # Errors
+    /// When the region was planned too small.
+    pub fn new(region: &mut Region, rows: usize, k: usize, has_rest: bool, has_numbers: bool) -> Result<Self> {
         let (rows, groups) = (rows + WIDEST, k / GROUP);
         let numbers = region.take(if has_numbers { rows * k } else { 0 })?;
         let mut take = |bytes: usize, is_needed: bool| region.take(if is_needed { rows * bytes } else { 0 });
@@ -66,7 +70,7 @@ impl Panels {
     }
 
     /// Bytes that [`Panels::new`] takes.
-    fn bytes(rows: usize, k: usize, has_rest: bool, has_numbers: bool) -> usize {
+    pub fn bytes(rows: usize, k: usize, has_rest: bool, has_numbers: bool) -> usize {
         let (rows, groups) = (rows + WIDEST, k / GROUP);
         let bytes = part_bytes::<u8>(rows * row_bytes(groups));
         let rests = if has_rest { bytes + part_bytes::<u8>(rows * flag_bytes(groups)) } else { 0 };
