@@ -191,8 +191,8 @@ fn table(isa: Isa, times: &Times, memory: f64) {
     }
     println!("\n{}, one thread; memory gives it {:.1} GB/s", isa.name(), memory / 1e9);
     println!("{:<12}{:^36}{:^36}", "", "GB/s of weights from memory", "G multiply-adds a second from the cache");
-    let rows = ROWS.map(|rows| format!("{:>12}", format!("{rows} rows"))).concat();
-    println!("{:<12}{rows}{rows}", "");
+    let rows = ROWS.map(|rows| format!("{:>12}", format!("x {rows}"))).concat();
+    println!("{:<12}{rows}{rows}", "rows");
     for (format, line) in lines {
         println!("{:<12}{line}", format!("{format:?}"));
     }
