@@ -12,10 +12,10 @@ ifeq ($(origin MODEL),command line)
 export CHAT_MODEL := $(value MODEL)
 endif
 
-.PHONY: help chat test bench bench-peers soak lint fmt release clean setup build
+.PHONY: help chat test bench bench-peers bench-kernels soak lint fmt release clean setup build
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1 \t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1 \t/p' Makefile | expand -t 22
 
 chat: setup build ## talk to the model; or PROMPT="one question", MODEL=name or path, ARGS="further flags"
 	@exec $(TAPER) $${CHAT_MODEL:+"--model=$$CHAT_MODEL"} $${CHAT_PROMPT:+"--prompt=$$CHAT_PROMPT"} $(ARGS)
@@ -28,6 +28,9 @@ bench: setup build ## tokens a second of the default model; MODEL and ARGS as ab
 
 bench-peers: setup build ## the same beside llama.cpp and candle, in turn; builds llama.cpp once, outside the tree (needs cmake and g++)
 	@benches/peers.py --model "$${CHAT_MODEL:-smollm2-135m}" $(ARGS)
+
+bench-kernels: setup ## each kernel of the cpu backend alone: bytes a second, share of the memory's; ARGS=part-of-a-name
+	@cargo bench --locked --bench kernels -- $(ARGS)
 
 soak: setup ## the tests with ten times the rounds; takes long
 	@TAPER_SOAK=1 tests/tools/test.sh tests

@@ -12,7 +12,9 @@ use crate::error::Result;
 use crate::format::packed::GROUP;
 use crate::model::config::Config;
 
-/// Up to so many rows every thread prepares all activations for itself: cheaper than to share them out and meet.
+/// Up to so many rows every thread prepares all activations for itself: cheaper than to share them out and meet. With 1 or
+/// 2 here 3 and 4 rows are 1 to 7 % slower; with 8 or 12, which change steps of 5 to 12 rows, preparing is 1 % slower to 4 %
+/// faster, and attention over 1024 tokens makes 5 to 8 and 12 rows up to 9 % slower (`docs/cpu.md`).
 pub const FEW: usize = 4;
 /// Rows of the widest panel.
 pub const WIDEST: usize = 12;
@@ -51,7 +53,11 @@ pub struct Panels {
 }
 
 impl Panels {
-    fn new(region: &mut Region, rows: usize, k: usize, has_rest: bool, has_numbers: bool) -> Result<Self> {
+    /// For so many rows of `k` numbers.
+    ///
+    /// # Errors
+    /// When the region was planned too small.
+    pub fn new(region: &mut Region, rows: usize, k: usize, has_rest: bool, has_numbers: bool) -> Result<Self> {
         let (rows, groups) = (rows + WIDEST, k / GROUP);
         let numbers = region.take(if has_numbers { rows * k } else { 0 })?;
         let mut take = |bytes: usize, is_needed: bool| region.take(if is_needed { rows * bytes } else { 0 });
@@ -66,7 +72,7 @@ impl Panels {
     }
 
     /// Bytes that [`Panels::new`] takes.
-    fn bytes(rows: usize, k: usize, has_rest: bool, has_numbers: bool) -> usize {
+    pub fn bytes(rows: usize, k: usize, has_rest: bool, has_numbers: bool) -> usize {
         let (rows, groups) = (rows + WIDEST, k / GROUP);
         let bytes = part_bytes::<u8>(rows * row_bytes(groups));
         let rests = if has_rest { bytes + part_bytes::<u8>(rows * flag_bytes(groups)) } else { 0 };
