@@ -2,7 +2,7 @@
 //!
 //! All backends see ordinary quantized tensors, so the reference judges these as it does any other. `nf4` and `learned` are
 //! [`DType::IQ4NL`]'s blocks under another codebook: that of `QLoRA` (Dettmers et al., 2023, appendix E) in steps of 1/127,
-//! and one that is fitted to each tensor ([`learn`]). How a block is made is in [`blocks`].
+//! and one that is fitted to each tensor (`learn`). How a block is made is in `blocks`.
 
 mod blocks;
 mod learn;
