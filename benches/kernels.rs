@@ -19,18 +19,6 @@ use taper::backend::cpu::bench::{Attention, Matmul, Row, RowKernel};
 use taper::format::packed::Format;
 use taper::stats::{Spread, bandwidth};
 
-const FORMATS: [Format; 10] = [
-    Format::Affine4,
-    Format::Affine4Min,
-    Format::Lut4,
-    Format::Int8,
-    Format::Int8Min,
-    Format::Q4K,
-    Format::Q6K,
-    Format::Half,
-    Format::BHalf,
-    Format::Single,
-];
 /// Rows of activations: one that generates, a few, a widest panel.
 const ROWS: [usize; 3] = [1, 4, 12];
 /// More than caches hold.
@@ -112,7 +100,7 @@ fn instruction_sets() -> taper::Result<Vec<Isa>> {
 
 impl Bench {
     fn products(&mut self, isa: Isa) {
-        for (place, format) in Place::ALL.into_iter().flat_map(|place| FORMATS.map(|format| (place, format))) {
+        for (place, format) in Place::ALL.into_iter().flat_map(|place| Format::ALL.map(|format| (place, format))) {
             let (all, at_once) = place.bytes();
             for rows in ROWS {
                 let make = || Matmul::new(isa, format, all, at_once, rows);
@@ -175,7 +163,7 @@ fn table(isa: Isa, times: &Times, memory: f64) {
         };
         ROWS.map(|rows| format!("{:>12}", cell(rows))).concat()
     };
-    let lines = FORMATS.map(|format| {
+    let lines = Format::ALL.map(|format| {
         let rate = |seconds: f64, _| {
             let rate = Matmul::bytes(format, RUN) as f64 / seconds;
             format!("{:.1} ({:.0} %)", rate / 1e9, 100.0 * rate / memory)

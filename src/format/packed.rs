@@ -48,6 +48,19 @@ pub enum Format {
 }
 
 impl Format {
+    pub const ALL: [Self; 10] = [
+        Self::Affine4,
+        Self::Affine4Min,
+        Self::Lut4,
+        Self::Int8,
+        Self::Int8Min,
+        Self::Q4K,
+        Self::Q6K,
+        Self::Half,
+        Self::BHalf,
+        Self::Single,
+    ];
+
     /// What a file's type becomes.
     pub fn of(dtype: DType) -> Self {
         match dtype {

@@ -370,19 +370,7 @@ mod tests {
 
     #[test]
     fn products_that_are_measured_are_whole_and_the_same_on_every_instruction_set() {
-        const FORMATS: [Format; 10] = [
-            Format::Affine4,
-            Format::Affine4Min,
-            Format::Lut4,
-            Format::Int8,
-            Format::Int8Min,
-            Format::Q4K,
-            Format::Q6K,
-            Format::Half,
-            Format::BHalf,
-            Format::Single,
-        ];
-        for (format, rows) in FORMATS.into_iter().flat_map(|format| [1, 4, 12].map(|rows| (format, rows))) {
+        for (format, rows) in Format::ALL.into_iter().flat_map(|format| [1, 4, 12].map(|rows| (format, rows))) {
             let tile = format.tile_bytes(K);
             let results = |isa: Isa| {
                 let mut matmul = Matmul::new(isa, format, 4 * tile, 2 * tile, rows).unwrap();
