@@ -29,6 +29,9 @@ pub mod text;
 
 pub mod session;
 
+#[cfg(feature = "memory")]
+pub mod memory;
+
 pub mod engine;
 
 pub mod kv;
