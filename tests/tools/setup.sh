@@ -11,6 +11,12 @@ need() { packages="$packages $*"; }
 # Cargo links with cc, and crates with C in them include the C library's headers.
 echo '#include <stdio.h>
 int main(void) { return puts("") < 0; }' | cc -x c -o /dev/null - 2>/dev/null || need gcc libc6-dev
+# FAISS, which finds things in the memory, is built from its sources and linked with static libraries.
+has_archive() { case $(c++ -print-file-name="$1" 2>/dev/null) in /*) ;; *) return 1 ;; esac; }
+command -v cmake >/dev/null || need cmake
+command -v c++ >/dev/null || need g++
+has_archive libopenblas.a || need libopenblas-dev
+has_archive libgfortran.a || need "libgfortran-$(c++ -dumpversion 2>/dev/null | grep . || echo 12)-dev"
 # Models come through pip.
 "$python" -c 'import pip' 2>/dev/null || need python3 python3-pip
 

@@ -49,6 +49,15 @@ tests() {
     cargo test --locked
 }
 
+# One binary: everything but the C library is inside it.
+libraries() {
+    step 'libraries'
+    [ "$(uname -s)" = Linux ] || return 0
+    others=$(ldd target/debug/taper | grep -vE '^\s*(linux-vdso|lib(c|m|gcc_s)\.so|/lib.*/ld-linux)' || true)
+    [ -z "$others" ] || { echo "taper needs shared libraries:
+$others" >&2; exit 1; }
+}
+
 # The fuzz targets are a workspace of their own. With taper's lock file and profile they find the dependencies as clippy
 # left them; libFuzzer itself, which is C++, is for those who fuzz.
 fuzz() {
@@ -77,7 +86,7 @@ apple() {
 . tests/tools/emulated.sh
 
 case ${1:-} in
-    all) lint; fuzz; tests; emulated; documentation; apple ;;
+    all) lint; fuzz; tests; libraries; emulated; documentation; apple ;;
     emulated) fetch; emulated ;;
     lint) lint ;;
     tests) tests ;;

@@ -29,6 +29,7 @@ mod pages;
 mod plain;
 mod pool;
 mod rows;
+pub mod scans;
 mod simd;
 mod step;
 #[cfg(test)]

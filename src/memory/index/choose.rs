@@ -1,0 +1,266 @@
+//! The choice of an index: by size, and by what reaches a recall when measured on the memory's own vectors (as FANNS
+//! does, Jiang et al. 2023).
+
+use std::time::Instant;
+
+use super::layout::{Layout, Plan};
+use super::lists::{each_chunk, sample};
+use super::search::{self, Effort, Scan};
+use super::{Index, faiss};
+use crate::backend::cpu::scans::Scans;
+use crate::error::Result;
+use crate::memory::{Hit, Vectors};
+
+/// Recall is that of this many hits.
+pub const K: usize = 10;
+/// Up to so many components in all an exact scan takes under a millisecond.
+const EXACT: usize = 1 << 19;
+/// Up to so many vectors all are scanned as bytes, which takes a fraction of a millisecond.
+const FLAT: usize = 10_000;
+/// Vectors that are asked for, to measure recall: its standard error is about 0.003 at 0.98.
+const QUESTIONS: usize = 400;
+/// Recall on vectors that were not asked for may be a little lower.
+const SLACK: f32 = 0.003;
+/// The longest list of vectors to read.
+const MOST: usize = 4096;
+
+/// What an index is to reach.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The share of the ten best that must be found; from 1 on every search is exact.
+    pub recall: f32,
+    /// Bytes of memory that the index may hold; none: what it takes.
+    pub memory: Option<usize>,
+    /// Threads that build it.
+    pub threads: usize,
+    /// Queries to measure with, (n, dim). None: vectors of the memory ask for their neighbours.
+    pub queries: Vec<f32>,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self { recall: 0.98, memory: None, threads: 1, queries: Vec::new() }
+    }
+}
+
+/// Builds the fastest index that reaches the target on this machine; where none does, the one with the best recall.
+///
+/// # Errors
+/// When vectors cannot be read, or FAISS has no memory.
+pub fn build(vectors: &dyn Vectors, target: &Target) -> Result<Index> {
+    let scans = Scans::of_processor()?;
+    let (dim, count) = (vectors.dim(), vectors.len());
+    let none = Effort { scan: Scan::Exact, probes: 0, shortlist: 0, rerank: 0 };
+    let exact = Index { dim, count, scans, layout: None, effort: none, recall: 1.0 };
+    if target.recall >= 1.0 || dim * count <= EXACT {
+        return Ok(exact);
+    }
+    let Some(plan) = plan(dim, count, target.memory) else { return Ok(exact) };
+    faiss::set_threads(target.threads);
+    let mut layout = Layout::build(vectors, plan, scans, target.threads)?;
+    let questions = Questions::new(vectors, target)?;
+    let ways: &[Scan] = match (plan.sub, plan.int8) {
+        (Some(_), true) => &[Scan::Pq, Scan::Int8],
+        (Some(_), false) => &[Scan::Pq],
+        (None, _) => &[Scan::Int8],
+    };
+    let mut best: Option<Tuned> = None;
+    for scan in ways {
+        let tuned = Tuning { layout: &layout, vectors, scans, questions: &questions, goal: goal(target) }.of(*scan)?;
+        if best.as_ref().is_none_or(|best| tuned.is_better(best, target.recall)) {
+            best = Some(tuned);
+        }
+    }
+    let Some(Tuned { effort, recall, .. }) = best else { return Ok(exact) };
+    if effort.scan == Scan::Int8 {
+        layout.pq = None;
+    }
+    Ok(Index { layout: Some(layout), effort, recall, ..exact })
+}
+
+fn goal(target: &Target) -> f32 {
+    (target.recall + SLACK).min(f32::midpoint(target.recall, 1.0))
+}
+
+/// What to build for so many vectors; none where nothing fits the bound.
+fn plan(dim: usize, count: usize, memory: Option<usize>) -> Option<Plan> {
+    let fits = |plan: &Plan| memory.is_none_or(|bound| plan.memory(dim, count) <= bound);
+    let lists = if count <= FLAT { 1 } else { lists(count) };
+    let sub_dim = |sub| super::pq::sub_dim(dim, dim.div_ceil(sub));
+    let all = Plan { lists, sub: (lists > 1).then(|| sub_dim(2)), int8: true };
+    let codes = [2, 3, 4, 6, 8, 12, 16].map(|sub| Plan { lists, sub: Some(sub_dim(sub)), int8: false });
+    std::iter::once(all).chain(codes).find(fits)
+}
+
+/// About twice the square root, which is where scanning the means costs a tenth of scanning lists.
+fn lists(count: usize) -> usize {
+    (2 * count.isqrt()).next_multiple_of(16)
+}
+
+/// Queries with their true answers.
+struct Questions {
+    /// (n, dim)
+    queries: Vec<f32>,
+    truth: Vec<Vec<u32>>,
+    /// The row that a query is, which is no answer.
+    own: Vec<Option<u32>>,
+}
+
+impl Questions {
+    fn new(vectors: &dyn Vectors, target: &Target) -> Result<Self> {
+        let (dim, count) = (vectors.dim(), vectors.len());
+        let (queries, own) = if target.queries.is_empty() {
+            let n = QUESTIONS.min(count);
+            (sample(vectors, n)?, (0..n).map(|i| Some((i * count / n) as u32)).collect())
+        } else {
+            let n = target.queries.len() / dim;
+            (target.queries.clone(), vec![None; n])
+        };
+        let mut truth = truth(vectors, &queries, K + 1)?;
+        for (hits, own) in truth.iter_mut().zip(&own) {
+            hits.retain(|hit| Some(hit.row) != *own);
+            hits.truncate(K);
+        }
+        let truth = truth.into_iter().map(|hits| hits.into_iter().map(|hit| hit.row).collect()).collect();
+        Ok(Self { queries, truth, own })
+    }
+
+    /// The share of the true answers among candidates.
+    fn recall(&self, mut candidates: impl FnMut(&[f32]) -> Vec<Hit>) -> f32 {
+        let dim = self.queries.len() / self.own.len().max(1);
+        let (mut found, mut all) = (0, 0);
+        for (query, truth) in self.queries.chunks_exact(dim.max(1)).zip(&self.truth) {
+            let rows: std::collections::HashSet<u32> = candidates(query).iter().map(|hit| hit.row).collect();
+            found += truth.iter().filter(|row| rows.contains(row)).count();
+            all += truth.len();
+        }
+        found as f32 / all.max(1) as f32
+    }
+}
+
+/// The `k` best for each query, by FAISS.
+///
+/// # Errors
+/// When vectors cannot be read, or FAISS has no memory.
+pub fn truth(vectors: &dyn Vectors, queries: &[f32], k: usize) -> Result<Vec<Vec<Hit>>> {
+    let mut flat = faiss::Flat::new(vectors.dim())?;
+    let mut best: Vec<Vec<Hit>> = vec![Vec::new(); queries.len() / vectors.dim()];
+    each_chunk(vectors, |first, chunk| {
+        flat.clear()?;
+        flat.add(chunk)?;
+        for (best, hits) in best.iter_mut().zip(flat.search(queries, k)?) {
+            best.extend(hits.into_iter().map(|hit| Hit { row: hit.row + first as u32, ..hit }));
+            best.sort_unstable_by(Hit::order);
+            best.truncate(k);
+        }
+        Ok(())
+    })?;
+    Ok(best)
+}
+
+/// The search for the least effort that reaches a recall.
+struct Tuning<'a> {
+    layout: &'a Layout,
+    vectors: &'a dyn Vectors,
+    scans: Scans,
+    questions: &'a Questions,
+    goal: f32,
+}
+
+struct Tuned {
+    effort: Effort,
+    recall: f32,
+    /// A query's, in seconds.
+    time: f64,
+}
+
+impl Tuned {
+    fn is_better(&self, other: &Self, target: f32) -> bool {
+        match (self.recall >= target, other.recall >= target) {
+            (true, true) => self.time < other.time,
+            (false, false) => self.recall > other.recall,
+            (reaches, _) => reaches,
+        }
+    }
+}
+
+impl Tuning<'_> {
+    fn recall(&self, effort: Effort) -> f32 {
+        self.questions.recall(|query| self.layout.candidates(self.scans, query, effort))
+    }
+
+    /// The smallest of `ladder` with which `effort` reaches the goal; the last where none does.
+    fn smallest(&self, ladder: &[usize], effort: impl Fn(usize) -> Effort) -> usize {
+        let at = ladder.partition_point(|x| self.recall(effort(*x)) < self.goal);
+        ladder.get(at).or(ladder.last()).copied().unwrap_or(1)
+    }
+
+    /// First the fewest lists with as long a list of candidates as may be, and a few more; then, for each, the shortest
+    /// lists of candidates. What is fastest then.
+    fn of(&self, scan: Scan) -> Result<Tuned> {
+        let refine = scan == Scan::Pq && self.layout.int8.is_some();
+        let lists = self.layout.lists.count();
+        let probes = ladder(1, lists);
+        let most = Effort { scan, probes: lists, shortlist: MOST, rerank: MOST };
+        let least = self.smallest(&probes, |probes| Effort { probes, ..most });
+        let mut best: Option<Tuned> = None;
+        for probes in probes.into_iter().filter(|probes| *probes >= least).take(3) {
+            let mut effort = Effort { probes, ..most };
+            if refine {
+                effort.rerank = K;
+                effort.shortlist = MOST;
+                effort.rerank = self.smallest(&ladder(K, MOST / 4), |rerank| Effort { rerank, ..effort });
+                let lengths: Vec<usize> = ladder(K, MOST).into_iter().filter(|n| *n >= effort.rerank).collect();
+                effort.shortlist = self.smallest(&lengths, |shortlist| Effort { shortlist, ..effort });
+            } else {
+                effort.rerank = self.smallest(&ladder(K, MOST), |rerank| Effort { rerank, ..effort });
+                effort.shortlist = effort.rerank;
+            }
+            let tuned = Tuned { effort, recall: self.recall(effort), time: self.time(effort)? };
+            if best.as_ref().is_none_or(|best| tuned.is_better(best, self.goal)) {
+                best = Some(tuned);
+            }
+        }
+        Ok(best.unwrap_or(Tuned { effort: most, recall: self.recall(most), time: f64::INFINITY }))
+    }
+
+    /// A query's time, in seconds.
+    fn time(&self, effort: Effort) -> Result<f64> {
+        let start = Instant::now();
+        let dim = self.vectors.dim();
+        for query in self.questions.queries.chunks_exact(dim) {
+            let found = self.layout.candidates(self.scans, query, effort);
+            let rows = found.into_iter().map(|hit| hit.row).collect();
+            search::rerank(self.vectors, self.scans, query, rows, K)?;
+        }
+        Ok(start.elapsed().as_secs_f64() / self.questions.own.len().max(1) as f64)
+    }
+}
+
+/// Numbers from `first` on, each a quarter or less above the one before; the last is `last`.
+fn ladder(first: usize, last: usize) -> Vec<usize> {
+    let next = |n: &usize| (*n < last).then(|| (n + (n / 4).max(1)).min(last));
+    std::iter::successors(Some(first.min(last)), next).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_follows_size_and_memory() {
+        let million = |memory| plan(384, 1_000_000, memory);
+        assert_eq!(plan(384, 10_000, None), Some(Plan { lists: 1, sub: None, int8: true }));
+        assert_eq!(million(None), Some(Plan { lists: 2000, sub: Some(2), int8: true }));
+        assert_eq!(million(Some(120 << 20)), Some(Plan { lists: 2000, sub: Some(2), int8: false }));
+        assert_eq!(million(Some(60 << 20)), Some(Plan { lists: 2000, sub: Some(4), int8: false }));
+        assert_eq!(million(Some(1 << 20)), None);
+    }
+
+    #[test]
+    fn a_ladder_ends_where_it_should() {
+        assert_eq!(ladder(1, 7), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(ladder(10, 20), [10, 12, 15, 18, 20]);
+        assert_eq!(ladder(10, 4), [4]);
+    }
+}

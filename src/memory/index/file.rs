@@ -1,0 +1,255 @@
+//! The index as a file.
+//!
+//! Little-endian: a magic number that names the version, the sizes, then the arrays one after another, each with its
+//! length in front. A file is read only if its SHA-256 and its count of vectors are the ones that the store has noted:
+//! what another hand wrote, or half of what ours did, is never parsed but built anew.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::int8::Int8;
+use super::layout::{Coded, Layout};
+use super::lists::Lists;
+use super::pq::Quantizer;
+use super::{Effort, Index, Scan};
+use crate::backend::cpu::scans::Scans;
+use crate::error::{Error, Result};
+
+/// Changes with whatever changes the meaning of the bytes.
+const MAGIC: [u8; 8] = *b"taperIX1";
+/// Bytes that are hashed or converted at once.
+const BUFFER: usize = 1 << 18;
+
+impl Index {
+    /// Writes it beside `path` and renames it into place. Gives the SHA-256 of the file, in hexadecimal, which
+    /// [`Index::open`] wants to see again.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to.
+    pub fn save(&self, path: &Path) -> Result<String> {
+        let cannot = |e| Error::io("write the memory's index", path, e);
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        let part = path.with_file_name(name);
+        let written = self.write(&part).and_then(|hash| std::fs::rename(&part, path).map(|()| hash));
+        if written.is_err() {
+            std::fs::remove_file(&part).ok();
+        }
+        written.map_err(cannot)
+    }
+
+    fn write(&self, path: &Path) -> std::io::Result<String> {
+        let file = File::create(path)?;
+        let mut out = Out { file: BufWriter::with_capacity(BUFFER, file), hash: Sha256::new() };
+        out.put(&MAGIC)?;
+        let scan = match self.effort.scan {
+            Scan::Exact => 0,
+            Scan::Int8 => 1,
+            Scan::Pq => 2,
+        };
+        let effort = [scan, self.effort.probes, self.effort.shortlist, self.effort.rerank];
+        for number in [self.dim, self.count].into_iter().chain(effort) {
+            out.number(number)?;
+        }
+        out.put(&self.recall.to_le_bytes())?;
+        if let Some(layout) = &self.layout {
+            out.array(&layout.lists.means)?;
+            out.array(&layout.lists.starts)?;
+            out.array(&layout.lists.rows)?;
+            let pq = layout.pq.as_ref();
+            out.number(pq.map_or(0, |pq| pq.quantizer.sub))?;
+            if let Some(Coded { quantizer, codes, .. }) = pq {
+                out.array(&quantizer.rotation)?;
+                out.array(&quantizer.centroids)?;
+                out.array(codes)?;
+            }
+            out.number(usize::from(layout.int8.is_some()))?;
+            if let Some(int8) = &layout.int8 {
+                out.array(&int8.bytes)?;
+                out.array(&int8.scales)?;
+            }
+        }
+        out.file.flush()?;
+        out.file.get_ref().sync_all()?;
+        Ok(hex(out.hash))
+    }
+
+    /// Reads what [`Index::save`] wrote: `sha256` is what that gave, `count` and `dim` are those of the memory.
+    ///
+    /// # Errors
+    /// When there is no such file, or it is not that one.
+    pub fn open(path: &Path, sha256: &str, count: usize, dim: usize) -> Result<Self> {
+        let cannot = |e| Error::io("read the memory's index", path, e);
+        let other = |what: &str| {
+            Error::runtime(format!("this is not the memory's index: {what}"))
+                .in_file(path)
+                .help("rebuild it: taper memory rebuild NAME")
+        };
+        let mut file = File::open(path).map_err(cannot)?;
+        if hash(&mut file).map_err(cannot)? != sha256 {
+            return Err(other("its SHA-256 is another"));
+        }
+        file.rewind().map_err(cannot)?;
+        let size = file.metadata().map_err(cannot)?.len();
+        let mut input = In { file: BufReader::with_capacity(BUFFER, file), left: size };
+        let index =
+            Self::read(&mut input).map_err(cannot)?.ok_or_else(|| other("it is of another version of taper"))?;
+        if (index.count, index.dim) != (count, dim) {
+            return Err(other(&format!("it has {} vectors with {} components", index.count, index.dim)));
+        }
+        Ok(index)
+    }
+
+    /// None where it is no index of this version.
+    fn read(input: &mut In) -> std::io::Result<Option<Self>> {
+        if input.get::<8>()? != MAGIC {
+            return Ok(None);
+        }
+        let [dim, count, scan, probes, shortlist, rerank] = input.numbers()?;
+        let scan = match scan {
+            0 => Scan::Exact,
+            1 => Scan::Int8,
+            2 => Scan::Pq,
+            _ => return Ok(None),
+        };
+        let effort = Effort { scan, probes, shortlist, rerank };
+        let recall = f32::from_le_bytes(input.get()?);
+        let Ok(scans) = Scans::of_processor() else { return Ok(None) };
+        let layout = if scan == Scan::Exact { None } else { Some(Layout::read(input, dim)?) };
+        Ok(Some(Self { dim, count, scans, layout, effort, recall }))
+    }
+}
+
+impl Layout {
+    fn read(input: &mut In, dim: usize) -> std::io::Result<Self> {
+        let lists = Lists::new(dim, input.array()?, input.array()?, input.array()?);
+        let [sub] = input.numbers()?;
+        let pq = if sub > 0 {
+            let (rotation, centroids) = (input.array()?, input.array()?);
+            let parts = centroids.len() / (16 * sub);
+            let quantizer = Quantizer { dim, sub, parts, rotation, centroids };
+            Some(Coded { quantizer, blocks: lists.blocks(), codes: input.array()? })
+        } else {
+            None
+        };
+        let [has_int8] = input.numbers()?;
+        let int8 = if has_int8 == 1 {
+            let (bytes, scales) = (input.array()?, input.array()?);
+            Some(Int8 { width: dim.next_multiple_of(crate::backend::cpu::scans::ROW), bytes, scales })
+        } else {
+            None
+        };
+        Ok(Self { lists, pq, int8 })
+    }
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+fn hash(file: &mut File) -> std::io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(hash)),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+/// A number that arrays in the file are made of.
+trait Element: Copy {
+    const SIZE: usize;
+    fn write(self, out: &mut Vec<u8>);
+    fn read(bytes: &[u8]) -> Self;
+}
+
+macro_rules! element {
+    ($($type:ty),*) => {$(
+        impl Element for $type {
+            const SIZE: usize = size_of::<$type>();
+            fn write(self, out: &mut Vec<u8>) {
+                out.extend(self.to_le_bytes());
+            }
+            fn read(bytes: &[u8]) -> Self {
+                let mut own = [0; size_of::<$type>()];
+                own.copy_from_slice(bytes);
+                Self::from_le_bytes(own)
+            }
+        }
+    )*};
+}
+
+element!(f32, u32, u8, i8);
+
+struct Out {
+    file: BufWriter<File>,
+    hash: Sha256,
+}
+
+impl Out {
+    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.hash.update(bytes);
+        self.file.write_all(bytes)
+    }
+
+    fn number(&mut self, number: usize) -> std::io::Result<()> {
+        self.put(&(number as u64).to_le_bytes())
+    }
+
+    fn array<T: Element>(&mut self, array: &[T]) -> std::io::Result<()> {
+        self.number(array.len())?;
+        let mut bytes = Vec::with_capacity(BUFFER);
+        for chunk in array.chunks(BUFFER / T::SIZE) {
+            bytes.clear();
+            for x in chunk {
+                x.write(&mut bytes);
+            }
+            self.put(&bytes)?;
+        }
+        Ok(())
+    }
+}
+
+struct In {
+    file: BufReader<File>,
+    left: u64,
+}
+
+impl In {
+    fn get<const N: usize>(&mut self) -> std::io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.file.read_exact(&mut bytes)?;
+        self.left = self.left.saturating_sub(N as u64);
+        Ok(bytes)
+    }
+
+    fn numbers<const N: usize>(&mut self) -> std::io::Result<[usize; N]> {
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = u64::from_le_bytes(self.get()?) as usize;
+        }
+        Ok(numbers)
+    }
+
+    fn array<T: Element>(&mut self) -> std::io::Result<Vec<T>> {
+        let [len] = self.numbers()?;
+        let bytes = (len as u64).saturating_mul(T::SIZE as u64);
+        if bytes > self.left {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= bytes;
+        let mut array = Vec::with_capacity(len);
+        let mut buffer = vec![0; BUFFER];
+        while array.len() < len {
+            let n = (len - array.len()).min(BUFFER / T::SIZE) * T::SIZE;
+            self.file.read_exact(&mut buffer[..n])?;
+            array.extend(buffer[..n].chunks_exact(T::SIZE).map(T::read));
+        }
+        Ok(array)
+    }
+}

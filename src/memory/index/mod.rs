@@ -1,0 +1,176 @@
+//! Finds the vectors nearest to a query.
+//!
+//! An index is a cache: all that it knows comes from the [`Vectors`], and what it finds is always scored by them
+//! exactly ("reranked"), so that approximation can lose a hit but never misstate one. It is exact while that is quick;
+//! beyond, vectors are held as bytes, then in inverted lists (clusters, of which the nearest few are scanned), with
+//! 4-bit codes of product quantization scanned before the bytes are looked at. Under a bound of memory the codes alone
+//! are held, and vectors are read from the disk for the shortlist. [`build`] measures on the memory's own vectors what
+//! reaches a recall, and takes the fastest.
+//!
+//! FAISS clusters, assigns, learns rotations and is the yardstick ([`faiss`]); what a search runs through is ours
+//! ([`crate::backend::cpu::scans`]), and so is the file ([`file`]).
+
+pub mod choose;
+pub mod faiss;
+pub mod file;
+mod int8;
+mod layout;
+mod lists;
+mod pq;
+mod search;
+mod shortlist;
+#[cfg(test)]
+pub(in crate::memory) mod tests;
+
+use std::fmt::Write as _;
+
+use crate::backend::cpu::scans::Scans;
+use crate::error::{Error, Result};
+use crate::memory::{Hit, Vectors};
+pub use choose::{Target, build};
+use layout::Layout;
+pub use layout::Plan;
+pub(in crate::memory) use lists::each_chunk;
+pub use search::{Effort, Scan};
+
+/// The `k` best of all vectors by a plain scan, which needs no index.
+///
+/// # Errors
+/// When a vector cannot be read, or `query` has another dimension.
+pub fn exact(vectors: &dyn Vectors, query: &[f32], k: usize) -> Result<Vec<Hit>> {
+    same_dim(vectors.dim(), query)?;
+    search::exact(vectors, Scans::of_processor()?, query, k)
+}
+
+/// The `k` best of `candidates`, scored exactly.
+pub(in crate::memory) fn rerank(
+    vectors: &dyn Vectors,
+    query: &[f32],
+    candidates: Vec<Hit>,
+    k: usize,
+) -> Result<Vec<Hit>> {
+    search::rerank(vectors, Scans::of_processor()?, query, candidates.into_iter().map(|hit| hit.row).collect(), k)
+}
+
+/// See the module. Belongs to the vectors that it was built from, in the state of then.
+#[derive(Debug)]
+pub struct Index {
+    dim: usize,
+    count: usize,
+    scans: Scans,
+    /// None: every search reads all vectors.
+    layout: Option<Layout>,
+    effort: Effort,
+    /// Share of the true ten best that were found, when it was built.
+    recall: f32,
+}
+
+impl Index {
+    /// An index of exactly this form, which looks as hard as told; nothing is measured.
+    ///
+    /// # Errors
+    /// When vectors cannot be read, or FAISS has no memory.
+    pub fn with(vectors: &dyn Vectors, plan: Plan, effort: Effort, threads: usize) -> Result<Self> {
+        faiss::set_threads(threads);
+        let scans = Scans::of_processor()?;
+        let layout = Layout::build(vectors, plan, scans, threads)?;
+        Ok(Self { dim: vectors.dim(), count: vectors.len(), scans, layout: Some(layout), effort, recall: f32::NAN })
+    }
+
+    /// The `k` best of the vectors, scored exactly.
+    ///
+    /// # Errors
+    /// When a vector cannot be read, or query or vectors are not those of this index.
+    pub fn search(&self, vectors: &dyn Vectors, query: &[f32], k: usize) -> Result<Vec<Hit>> {
+        self.search_with(vectors, query, k, self.effort)
+    }
+
+    /// The same, looking as hard as told.
+    ///
+    /// # Errors
+    /// As [`Index::search`].
+    pub fn search_with(&self, vectors: &dyn Vectors, query: &[f32], k: usize, effort: Effort) -> Result<Vec<Hit>> {
+        same_dim(self.dim, query)?;
+        if vectors.len() != self.count || vectors.dim() != self.dim {
+            return Err(Error::runtime(format!(
+                "the index is of {} vectors with {} components, the memory has {} with {}",
+                self.count,
+                self.dim,
+                vectors.len(),
+                vectors.dim()
+            ))
+            .help("rebuild it: taper memory rebuild NAME"));
+        }
+        let Some(layout) = &self.layout else { return search::exact(vectors, self.scans, query, k) };
+        // More hits than the index was tuned for need a longer shortlist in proportion.
+        let more = k.div_ceil(choose::K).max(1);
+        let effort = Effort {
+            rerank: effort.rerank.saturating_mul(more).max(k),
+            shortlist: effort.shortlist.saturating_mul(more),
+            ..effort
+        };
+        let found = layout.candidates(self.scans, query, effort);
+        search::rerank(vectors, self.scans, query, found.into_iter().map(|hit| hit.row).collect(), k)
+    }
+
+    /// What a search would read, at most `effort.rerank` rows, with the scores of the form that is scanned; best first.
+    pub(in crate::memory) fn candidates(&self, query: &[f32], effort: Effort) -> Vec<Hit> {
+        let mut found =
+            self.layout.as_ref().map_or_else(Vec::new, |layout| layout.candidates(self.scans, query, effort));
+        found.sort_unstable_by(Hit::order);
+        found
+    }
+
+    /// Vectors in it.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// The share of the ten best that searches found when this was built and measured; NaN where nothing was.
+    pub fn recall(&self) -> f32 {
+        self.recall
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn memory(&self) -> usize {
+        self.layout.as_ref().map_or(0, Layout::memory)
+    }
+
+    /// What was built, in a line.
+    pub fn describe(&self) -> String {
+        let Some(layout) = &self.layout else { return format!("exact scan of {} vectors", self.count) };
+        let lists = layout.lists.count();
+        let mut form =
+            if lists > 1 { format!("{lists} lists, {} scanned", self.effort.probes) } else { "all scanned".into() };
+        match (&layout.pq, &layout.int8) {
+            (Some(coded), int8) if self.effort.scan == Scan::Pq => {
+                let codes = coded.quantizer.dim.div_ceil(coded.quantizer.sub);
+                _ = write!(form, ", as {codes} 4-bit codes (OPQ+PQ)");
+                if int8.is_some() && self.effort.shortlist > self.effort.rerank {
+                    _ = write!(form, ", the best {} as int8", self.effort.shortlist);
+                }
+            }
+            _ => form += " as int8",
+        }
+        let megabytes = self.memory() as f64 / 1e6;
+        format!(
+            "{} vectors: {form}, the best {} exactly; recall@10 {:.3}, {megabytes:.1} MB",
+            self.count, self.effort.rerank, self.recall
+        )
+    }
+}
+
+fn same_dim(dim: usize, query: &[f32]) -> Result<()> {
+    if query.len() == dim {
+        return Ok(());
+    }
+    Err(Error::runtime(format!("the query has {} components, the vectors have {dim}", query.len())))
+}
