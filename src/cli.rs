@@ -5,6 +5,8 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "comments here are the help, whose [:FILE] is no link")]
 
 pub mod compute;
+#[cfg(feature = "memory")]
+mod memory;
 mod models;
 mod tips;
 
@@ -25,6 +27,11 @@ use crate::sample::Sampling;
 use crate::terminal::color::Color;
 
 pub use compute::{ComputeArgs, Switch};
+#[cfg(feature = "memory")]
+pub use memory::{
+    AddArgs, EmbedArgs, EmbedderArgs, ExportArgs, ImportArgs, MemoryArgs, MemoryCommand, MemoryListArgs, MemoryRmArgs,
+    MemoryShowArgs, RebuildArgs, RecallArgs, SearchArgs, StatsArgs, VectorFormat,
+};
 pub use models::{ListArgs, ModelsArgs, ModelsCommand, OutputArgs, PullArgs, RmArgs, ShowArgs, VerifyArgs};
 
 /// Chats with a Llama-family model on the machine in front of you.
@@ -41,6 +48,9 @@ pub struct Cli {
     pub prompt: PromptArgs,
     #[command(flatten)]
     pub chat: ChatArgs,
+    #[cfg(feature = "memory")]
+    #[command(flatten)]
+    pub recall: RecallArgs,
     #[command(flatten)]
     pub sampling: SamplingArgs,
     #[command(flatten)]
@@ -59,6 +69,12 @@ pub enum Command {
     Completions { shell: Shell },
     /// List, fetch, show, remove and verify models
     Models(ModelsArgs),
+    /// Keep texts, and find passages of them by meaning
+    #[cfg(feature = "memory")]
+    Memory(MemoryArgs),
+    /// Print the vectors of texts
+    #[cfg(feature = "memory")]
+    Embed(EmbedArgs),
 }
 
 /// Which model, and how it runs.

@@ -3,8 +3,8 @@
 //! The whole program in one picture:
 //!
 //! ```text
-//! prompt ─ text::conversation ─ text::template ─ text::tokenizer
-//!                                                     │ token ids
+//! prompt ─ memory::recall ─ text::conversation ─ text::template ─ text::tokenizer
+//!                                                     ┌─────────────┘ token ids
 //! engine (scheduler) ── kv::blocks (pages, prefixes) ─┤
 //!       │ Batch                                       │
 //! model::llama::forward ── backend ── logits          │

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
 
+use super::quoted::Quoted;
 use super::{Session, chat, input};
 use crate::cli::{Cli, PromptArgs};
 use crate::engine::{Done, Event, Finish};
@@ -65,6 +66,15 @@ fn with_piped(given: Option<String>, raw: bool) -> Result<String> {
 fn answer(prompt: &str, cli: &Cli, session: &Session, done: &mut Option<Done>) -> Result<()> {
     let options = super::options(&cli.prompt, &cli.sampling)?;
     let mut taper = session.load()?;
+    #[cfg(feature = "memory")]
+    let mut recall = super::recall::Recall::open(&cli.recall, session)?;
+    #[cfg(feature = "memory")]
+    let quoted = match &mut recall {
+        Some(recall) => recall.quote(prompt, &taper)?,
+        None => Quoted::default(),
+    };
+    #[cfg(not(feature = "memory"))]
+    let quoted = Quoted::default();
     if !options.raw && taper.template().is_err() {
         session.say(format_args!(
             "{} is a base model (it has no chat template): the prompt is completed as it stands",
@@ -79,7 +89,7 @@ fn answer(prompt: &str, cli: &Cli, session: &Session, done: &mut Option<Done>) -
         failed: None,
     };
     let caught = session.interrupt.catch();
-    let result = taper.stream(prompt, &options, |event| {
+    let result = taper.stream(&(quoted.text.clone() + prompt), &options, |event| {
         sink.take(event);
         if caught.pressed() || sink.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -91,7 +101,12 @@ fn answer(prompt: &str, cli: &Cli, session: &Session, done: &mut Option<Done>) -
     if !cli.prompt.json {
         sink.answer.end()?;
     }
-    let done = result?.done;
+    let generation = result?;
+    #[cfg(feature = "memory")]
+    if let Some(recall) = recall.as_mut().filter(|recall| recall.turns && !generation.text.is_empty()) {
+        recall.memory.keep_whole("turn", &super::recall::turn(prompt, &generation.text))?;
+    }
+    let done = generation.done;
     if done.finish == Finish::Interrupted {
         session.say("[interrupted]");
         return Err(Error::interrupted());
@@ -99,6 +114,7 @@ fn answer(prompt: &str, cli: &Cli, session: &Session, done: &mut Option<Done>) -
     if !cli.prompt.json {
         session.say(session.answer_line(&taper, &done));
     }
+    quoted.cite(session);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Text from outside, whole and to a bound: `taper < /dev/zero` must end, and before the memory does.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
 use crate::engine::fit::human_bytes;
@@ -35,6 +35,23 @@ pub(super) fn text(what: &str, bytes: Vec<u8>) -> Result<String> {
         let at = e.utf8_error().valid_up_to();
         Error::usage(format!("{what} is no text: byte {at} is not UTF-8")).caused_by(e)
     })
+}
+
+/// Asks on the terminal; anything but yes is no.
+///
+/// # Errors
+/// When there is no terminal to ask on.
+pub(super) fn agreed(question: &str) -> Result<bool> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() || !io::stderr().is_terminal() {
+        return Err(Error::usage("rm asks before it removes, and there is no terminal to ask on")
+            .help("add -y to remove without a question"));
+    }
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush()).map_err(Error::output)?;
+    let mut reply = String::new();
+    stdin.read_line(&mut reply).map_err(|e| Error::runtime(format!("cannot read the reply: {e}")))?;
+    Ok(matches!(reply.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 fn bounded(source: impl Read) -> io::Result<Vec<u8>> {

@@ -6,11 +6,18 @@ mod completions;
 mod csv;
 mod divergence;
 mod doctor;
+#[cfg(feature = "memory")]
+mod embed;
 mod estimate;
 mod generate;
 mod input;
+#[cfg(feature = "memory")]
+mod memory;
 mod models;
 mod perplexity;
+mod quoted;
+#[cfg(feature = "memory")]
+mod recall;
 mod tokenize;
 
 use std::fmt::Display;
@@ -45,6 +52,10 @@ pub fn run(cli: &Cli) -> Result<()> {
         Some(Command::Doctor(args)) => doctor::run(args),
         Some(Command::Completions { shell }) => completions::run(*shell),
         Some(Command::Models(args)) => models::run(args),
+        #[cfg(feature = "memory")]
+        Some(Command::Memory(args)) => memory::run(args),
+        #[cfg(feature = "memory")]
+        Some(Command::Embed(args)) => embed::run(args),
         None => {
             let session = Session::start(&cli.model)?;
             if cli.bench.bench {

@@ -20,7 +20,7 @@ use crate::cli::Cli;
 use crate::error::{Error, Result};
 
 /// The keys, in the order of the help.
-const KEYS: [&str; 25] = [
+const KEYS: &[&str] = &[
     "model",
     "ctx-size",
     "threads",
@@ -38,6 +38,12 @@ const KEYS: [&str; 25] = [
     "min-tokens",
     "stop",
     "color",
+    #[cfg(feature = "memory")]
+    "memory",
+    #[cfg(feature = "memory")]
+    "memory-budget",
+    #[cfg(feature = "memory")]
+    "embedder",
     "seed",
     "temp",
     "top-k",

@@ -1,7 +1,226 @@
 //! What taper was told to remember, found again by meaning.
+//!
+//! ```text
+//! file ─ chunk ─ embed ─ store (SQLite: text, source, offsets, vector)
+//!                          │ vectors by row
+//! question ─ embed ─ view ─┴─ hits ─ store ─ passages ─ recall ─ prompt
+//! ```
+//!
+//! The [`store`] is the truth; what a search looks at is read from it, and read again where another process changed it.
 
+pub mod chunk;
+pub mod embed;
+pub mod exchange;
+pub mod files;
 pub mod index;
+pub mod ingest;
+pub mod recall;
+pub mod store;
 pub mod tiers;
 mod vectors;
+mod view;
 
-pub use vectors::{Hit, Vectors};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::embed::Embedder;
+use self::store::{Access, Model, Problem, Record, Store};
+pub use self::vectors::{Hit, Vectors};
+use self::view::View;
+use crate::error::{Error, Result};
+
+/// Longest name, in bytes: every file system takes it.
+const MAX_NAME: usize = 100;
+const EXTENSION: &str = "sqlite";
+
+/// The memories of a user.
+#[derive(Debug, Clone)]
+pub struct Memories {
+    folder: PathBuf,
+}
+
+impl Memories {
+    /// Those in the data folder.
+    pub fn new(data: &Path) -> Self {
+        Self { folder: data.join("memories") }
+    }
+
+    /// Where the memory of that name is, or would be.
+    ///
+    /// # Errors
+    /// When it is no name.
+    pub fn path(&self, name: &str) -> Result<PathBuf> {
+        let good = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with(['.', '-']) && name.chars().all(good) {
+            return Ok(self.folder.join(name).with_added_extension(EXTENSION));
+        }
+        Err(Error::usage(format!("`{}` is no name for a memory", name.escape_debug()))
+            .help("take up to 100 letters, digits, `-`, `_` and `.`, a letter or digit first"))
+    }
+
+    /// Opens a memory's file; see [`Store::open`].
+    pub fn open(&self, name: &str, access: Access) -> Result<Store> {
+        let path = self.path(name)?;
+        if access == Access::Existing && !path.exists() {
+            let known = self.list();
+            let help = if known.is_empty() {
+                format!("taper memory add {name} FILE makes it")
+            } else {
+                format!("there are: {}; taper memory add {name} FILE makes a new one", known.join(", "))
+            };
+            return Err(Error::runtime(format!("there is no memory `{name}`")).in_file(&self.folder).help(help));
+        }
+        Store::open(&path, access)
+    }
+
+    /// The names of all, in alphabetical order.
+    pub fn list(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
+        let name = |path: PathBuf| {
+            let name = path.file_stem()?.to_str()?.to_owned();
+            (path.extension()? == EXTENSION && path.is_file() && self.path(&name).is_ok()).then_some(name)
+        };
+        let mut names: Vec<String> = entries.filter_map(|entry| name(entry.ok()?.path())).collect();
+        names.sort();
+        names
+    }
+
+    /// Removes a memory's file, and what SQLite keeps beside it.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        drop(self.open(name, Access::Existing));
+        let path = self.path(name)?;
+        for suffix in ["", "-wal", "-shm"] {
+            let mut file = path.clone().into_os_string();
+            file.push(suffix);
+            match std::fs::remove_file(&file) {
+                Err(e) if suffix.is_empty() || e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove the memory", Path::new(&file), e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A passage that was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The cosine between it and the query.
+    pub score: f32,
+    pub record: Record,
+}
+
+/// A memory with its embedder: it can be searched and added to.
+pub struct Memory {
+    store: Store,
+    embedder: Arc<Embedder>,
+    view: View,
+}
+
+impl Memory {
+    /// A memory for an embedder, which must be the one that made its vectors.
+    ///
+    /// # Errors
+    /// When it is not; when the memory cannot be read or written.
+    pub fn new(mut store: Store, embedder: Arc<Embedder>) -> Result<Self> {
+        let model = embedder.model()?;
+        match store.model()? {
+            Some(known) => known.check(&model).map_err(|e| e.in_file(store.path()))?,
+            None if store.is_writable() => store.set_model(&model)?,
+            None => {}
+        }
+        Ok(Self { view: View::new(embedder.dim()), store, embedder })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    pub fn embedder(&self) -> &Arc<Embedder> {
+        &self.embedder
+    }
+
+    /// The `most` passages that are nearest in meaning to a text, best first.
+    ///
+    /// # Errors
+    /// When the memory cannot be read, or a vector in it is damaged.
+    pub fn search(&mut self, query: &str, most: usize) -> Result<Vec<Found>> {
+        let vector = self.embedder.embed_one(query)?;
+        self.view.refresh(&self.store)?;
+        let mut found = Vec::new();
+        for hit in self.view.nearest(&vector, most) {
+            // One that another process removed since the view was refreshed is not there.
+            if let Some(record) = self.store.record(self.view.id(hit.row as usize))? {
+                found.push(Found { score: hit.score, record });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads the whole memory, and makes anew the vectors that are damaged.
+    ///
+    /// # Errors
+    /// When a text is damaged, which cannot be made again: nothing was changed then.
+    pub fn rebuild(&mut self) -> Result<Rebuilt> {
+        let mut problems = Vec::new();
+        let records = self.store.check(|problem| problems.push(problem))?;
+        if let Some(Problem::Text(id)) = problems.iter().find(|problem| matches!(problem, Problem::Text(_))) {
+            return Err(Error::runtime(format!("the text of record {id} is damaged"))
+                .in_file(self.store.path())
+                .help("taper memory rm takes it out; adding its source again brings it back"));
+        }
+        let damaged: Vec<i64> = problems.iter().map(|problem| problem.id()).collect();
+        for ids in damaged.chunks(ingest::BATCH) {
+            let records = ids.iter().map(|id| self.store.record(*id)).collect::<Result<Vec<_>>>()?;
+            let records: Vec<Record> = records.into_iter().flatten().collect();
+            let texts: Vec<&str> = records.iter().map(|record| record.text.as_str()).collect();
+            let vectors = self.embedder.embed(&texts)?;
+            let vectors: Vec<_> = records.iter().zip(&vectors).map(|(record, v)| (record.id, v.as_slice())).collect();
+            self.store.replace_vectors(&vectors)?;
+        }
+        Ok(Rebuilt { records, vectors: damaged.len() })
+    }
+}
+
+/// What [`Memory::rebuild`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebuilt {
+    pub records: usize,
+    /// Those whose vectors were damaged and are made again.
+    pub vectors: usize,
+}
+
+impl Embedder {
+    /// What a memory keeps of it.
+    ///
+    /// # Errors
+    /// When it makes no vector.
+    pub fn model(&self) -> Result<Model> {
+        const PROBE: &str = "The quick brown fox jumps over the lazy dog.";
+        Ok(Model { name: self.name().to_owned(), dim: self.dim(), probe: self.embed_one(PROBE)?.to_vec() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_the_folder() {
+        let memories = Memories::new(Path::new("/nonexistent"));
+        for good in ["work", "a.b", "über_uns-2"] {
+            assert!(memories.path(good).unwrap().starts_with("/nonexistent/memories"), "{good}");
+        }
+        for bad in ["", "..", "../x", "a/b", "a\\b", ".hidden", "-x", "a b", "a\n", &"x".repeat(101)] {
+            assert!(memories.path(bad).unwrap_err().what().contains("is no name for a memory"), "{bad}");
+        }
+    }
+}

@@ -78,7 +78,7 @@ impl Sessions {
             .iter()
             .map(|m| match m.role {
                 Role::System => Record::System { content: m.content.clone() },
-                role => Record::Message { role, content: m.content.clone(), interrupted: false },
+                role => Record::message(role, &m.content),
             })
             .collect();
         SessionFile::new(id, self.path(id), model)?.append(&records)

@@ -35,6 +35,9 @@ pub enum Record {
         /// The user stopped the answer, and this is what had come.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         interrupted: bool,
+        /// What a memory quoted before the question; the model read it as part of the message.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        recalled: String,
     },
     /// The system message is this now; empty: there is none.
     System { content: String },
@@ -50,11 +53,22 @@ pub enum Record {
 
 impl Record {
     pub fn question(content: &str) -> Self {
-        Self::Message { role: Role::User, content: content.to_owned(), interrupted: false }
+        Self::message(Role::User, content)
     }
 
     pub fn answer(content: &str, interrupted: bool) -> Self {
-        Self::Message { role: Role::Assistant, content: content.to_owned(), interrupted }
+        Self::Message { role: Role::Assistant, content: content.to_owned(), interrupted, recalled: String::new() }
+    }
+
+    /// A question with what a memory quoted before it.
+    pub fn question_after(recalled: &str, content: &str) -> Self {
+        let (recalled, content) = (recalled.to_owned(), content.to_owned());
+        Self::Message { role: Role::User, content, interrupted: false, recalled }
+    }
+
+    /// A message as it stands in a conversation.
+    pub(super) fn message(role: Role, content: &str) -> Self {
+        Self::Message { role, content: content.to_owned(), interrupted: false, recalled: String::new() }
     }
 }
 
@@ -89,8 +103,8 @@ impl Saved {
             Record::Message { role: Role::System, content, .. } | Record::System { content } => {
                 self.conversation.set_system(&content);
             }
-            Record::Message { role, content, interrupted } => {
-                self.conversation.push(role, content);
+            Record::Message { role, content, interrupted, recalled } => {
+                self.conversation.push(role, recalled + &content);
                 self.interrupted = interrupted;
             }
             Record::Undo => drop(self.conversation.undo()),
@@ -181,6 +195,13 @@ mod tests {
             let saved = replay(&file(&format!("{lines}{{\"type\":\"{forgetful}\"}}\n"))).unwrap();
             assert_eq!((contents(&saved).len(), saved.interrupted), (left, false), "{forgetful}");
         }
+    }
+
+    #[test]
+    fn what_a_memory_quoted_is_read_with_the_question() {
+        let asked = String::from_utf8(line(&Record::question_after("> quoted\n", "why?")).unwrap()).unwrap();
+        assert_eq!(contents(&replay(&file(&asked)).unwrap()), ["> quoted\nwhy?"]);
+        assert!(!String::from_utf8(line(&Record::question("why?")).unwrap()).unwrap().contains("recalled"));
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub fn smollm2() -> PathBuf {
     from_env("TAPER_TEST_MODEL")
 }
 
+/// The folder of the all-MiniLM-L6-v2 that `make test` fetched.
+pub fn embedder() -> PathBuf {
+    from_env("TAPER_TEST_EMBEDDER")
+}
+
 /// The folder of tokenizer vocabularies that `make test` fetched.
 pub fn vocabularies() -> PathBuf {
     from_env("TAPER_TEST_VOCABS")

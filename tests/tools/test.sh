@@ -38,8 +38,9 @@ fetch() {
     target/debug/taper tokenize -m smollm2-135m </dev/null >/dev/null
     cache=${TAPER_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/taper}
     TAPER_TEST_MODEL=$cache/models/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf
+    TAPER_TEST_EMBEDDER=$(target/debug/taper models pull -q all-minilm-l6-v2)
     TAPER_TEST_VOCABS=$PWD/target/vocabularies
-    export TAPER_TEST_MODEL TAPER_TEST_VOCABS
+    export TAPER_TEST_MODEL TAPER_TEST_EMBEDDER TAPER_TEST_VOCABS
     "${TAPER_PYTHON:-python3}" tests/tools/fetch_vocabularies.py "$TAPER_TEST_VOCABS"
 }
 

@@ -1,6 +1,8 @@
 //! Asking the model, showing its answer as it comes, keeping both.
 
 use super::{Chat, Flow};
+#[cfg(not(feature = "memory"))]
+use crate::commands::quoted::Quoted;
 use crate::engine::{Event, Finish};
 use crate::error::{Kind, Result};
 use crate::session::Record;
@@ -17,13 +19,14 @@ impl Chat<'_> {
     /// # Errors
     /// When answers can no longer be shown.
     pub(super) fn ask(&mut self, question: &str) -> Result<()> {
-        let mut records = vec![Record::question(question)];
+        let quoted = self.quote(question);
+        let mut records = vec![Record::question_after(&quoted.text, question)];
         // Templates want question and answer in turn: one that was never answered gives way.
         if self.conversation.messages().last().is_some_and(|m| m.role == Role::User) {
             self.conversation.undo();
             records.insert(0, Record::Undo);
         }
-        self.conversation.push(Role::User, question);
+        self.conversation.push(Role::User, quoted.text.clone() + question);
         if self.autosave.file().is_new()
             && let Some(system) = self.conversation.system()
         {
@@ -33,7 +36,10 @@ impl Chat<'_> {
         self.until_kept(|chat, caught| {
             let (generation, shown) = chat.generate(caught);
             if let Some(generation) = generation {
+                #[cfg(feature = "memory")]
+                chat.remember_turn(question, &generation);
                 chat.accept(generation, false);
+                quoted.cite(chat.program);
             } else {
                 chat.conversation.undo();
                 chat.autosave.keep(&[Record::Undo]);
@@ -42,12 +48,21 @@ impl Chat<'_> {
         })
     }
 
+    #[cfg(not(feature = "memory"))]
+    fn quote(&mut self, _question: &str) -> Quoted {
+        Quoted::default()
+    }
+
     /// Catches signals while an answer is made and kept. One that ends the program does so then.
     fn until_kept(&mut self, answer: impl FnOnce(&mut Self, &Caught) -> Result<()>) -> Result<()> {
+        #[cfg(feature = "memory")]
+        self.set_answering(true);
         let interrupt = &self.program.interrupt;
         let caught = interrupt.catch();
         let answered = answer(self, &caught);
         drop(caught);
+        #[cfg(feature = "memory")]
+        self.set_answering(false);
         interrupt.leave_if_told();
         answered
     }

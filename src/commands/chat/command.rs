@@ -7,7 +7,10 @@ use crate::error::{Error, Result};
 pub(super) enum Command<'a> {
     Help,
     System(&'a str),
-    Set { parameter: &'a str, value: &'a str },
+    Set {
+        parameter: &'a str,
+        value: &'a str,
+    },
     Show(Topic),
     Clear,
     Regen,
@@ -17,6 +20,15 @@ pub(super) enum Command<'a> {
     Sessions,
     Stats,
     Model(&'a str),
+    #[cfg(feature = "memory")]
+    Remember(&'a str),
+    #[cfg(feature = "memory")]
+    Recall(&'a str),
+    #[cfg(feature = "memory")]
+    Forget(i64),
+    /// With a path: adds what is there.
+    #[cfg(feature = "memory")]
+    Memory(Option<&'a str>),
     Bye,
 }
 
@@ -35,7 +47,7 @@ pub(super) enum Topic {
 pub(super) const TOPICS: [&str; 4] = ["template", "settings", "system", "session"];
 
 /// Usage and meaning, in the order of `/help`.
-const COMMANDS: [(&str, &str); 13] = [
+const COMMANDS: &[(&str, &str)] = &[
     ("/help", "show this list"),
     ("/system TEXT", "set the system message (nothing: remove it)"),
     ("/set PARAMETER VALUE", "change how answers are made, as /set temp 0.7"),
@@ -48,6 +60,14 @@ const COMMANDS: [(&str, &str); 13] = [
     ("/sessions", "list the sessions"),
     ("/stats", "show speeds and how full the context is"),
     ("/model NAME", "go on with another model"),
+    #[cfg(feature = "memory")]
+    ("/remember TEXT", "keep a text in the memory (--memory NAME)"),
+    #[cfg(feature = "memory")]
+    ("/recall QUERY", "show the passages of the memory that are nearest in meaning"),
+    #[cfg(feature = "memory")]
+    ("/forget ID", "remove a record from the memory"),
+    #[cfg(feature = "memory")]
+    ("/memory [add PATH]", "show the memory; or add a file or folder to it while the chat goes on"),
     ("/bye", "leave (also /exit, /quit and Ctrl-D)"),
 ];
 
@@ -90,6 +110,16 @@ pub(super) fn parse(text: &str) -> Result<Option<Command<'_>>> {
         "/load" => Command::Load(one_word(name, rest)?),
         "/model" if rest.is_empty() => return Err(incomplete(name)),
         "/model" => Command::Model(rest), // a path may have spaces
+        #[cfg(feature = "memory")]
+        "/remember" if !rest.is_empty() => Command::Remember(rest),
+        #[cfg(feature = "memory")]
+        "/recall" if !rest.is_empty() => Command::Recall(rest),
+        #[cfg(feature = "memory")]
+        "/forget" => Command::Forget(one_word(name, rest)?.parse().map_err(|_| incomplete(name))?),
+        #[cfg(feature = "memory")]
+        "/remember" | "/recall" => return Err(incomplete(name)),
+        #[cfg(feature = "memory")]
+        "/memory" => Command::Memory(memory(rest)?),
         "/help" | "/?" => bare(name, rest, Command::Help)?,
         "/clear" => bare(name, rest, Command::Clear)?,
         "/regen" => bare(name, rest, Command::Regen)?,
@@ -125,6 +155,17 @@ fn topic(rest: &str) -> Result<Topic> {
     })
 }
 
+/// The path behind `/memory add`, which may have spaces.
+#[cfg(feature = "memory")]
+fn memory(rest: &str) -> Result<Option<&str>> {
+    let path = rest.strip_prefix("add").filter(|path| path.starts_with(char::is_whitespace)).map(str::trim);
+    match path {
+        Some(path) if !path.is_empty() => Ok(Some(path)),
+        _ if rest.is_empty() => Ok(None),
+        _ => Err(incomplete("/memory")),
+    }
+}
+
 fn one_word<'a>(name: &str, rest: &'a str) -> Result<&'a str> {
     if rest.is_empty() || rest.contains(char::is_whitespace) { Err(incomplete(name)) } else { Ok(rest) }
 }
@@ -157,7 +198,7 @@ mod tests {
     #[test]
     fn every_command_of_the_help_is_understood() {
         for (usage, _) in COMMANDS {
-            let typed = usage.replace("[TOPIC]", "template");
+            let typed = usage.replace("[TOPIC]", "template").replace(" ID", " 7").replace("[add PATH]", "add a b.txt");
             assert!(parse(&typed).unwrap().is_some(), "{usage}");
         }
         assert_eq!(parse("/?").unwrap(), Some(Command::Help));
@@ -186,6 +227,10 @@ mod tests {
         );
         assert_eq!(error("/show me"), "/show has no `me`; it takes template, settings, system, session");
         assert!(error("/load").starts_with("it is typed /load NAME") && error("/save a b").contains("/save NAME"));
+        #[cfg(feature = "memory")]
+        for wrong in ["/memory a.txt", "/memory add", "/memory addendum", "/forget x", "/remember", "/recall"] {
+            assert!(error(wrong).starts_with("it is typed /"), "{wrong}");
+        }
         assert_eq!(parse("/set temp 1").unwrap(), Some(Command::Set { parameter: "temp", value: "1" }));
     }
 }

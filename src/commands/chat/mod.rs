@@ -6,6 +6,8 @@
 mod answer;
 mod autosave;
 mod command;
+#[cfg(feature = "memory")]
+mod memory;
 mod sessions;
 mod set;
 mod totals;
@@ -49,7 +51,11 @@ pub(super) fn run(cli: &Cli, program: &Session) -> Result<()> {
     let mut editor = LineEditor::new(data.join("history"))?;
     let taper = program.load()?;
     taper.template()?;
+    #[cfg(feature = "memory")]
+    let recall = super::recall::Recall::open(&cli.recall, program)?.map(memory::Recall::new).transpose()?;
     let mut chat = Chat {
+        #[cfg(feature = "memory")]
+        recall,
         conversation: Conversation::new(),
         model,
         taper,
@@ -94,6 +100,8 @@ fn counted(n: usize, what: &str) -> String {
 
 struct Chat<'a> {
     taper: Taper,
+    #[cfg(feature = "memory")]
+    recall: Option<memory::Recall>,
     /// The model as sessions keep it.
     model: String,
     dirs: Dirs,
@@ -122,6 +130,8 @@ impl Chat<'_> {
 
     fn talk(&mut self, editor: &mut LineEditor) -> Result<()> {
         loop {
+            #[cfg(feature = "memory")]
+            self.tell_of_memory();
             editor.set_phrases(self.phrases());
             match editor.read(">>> ")? {
                 Input::End => return Ok(()),
@@ -183,6 +193,16 @@ impl Chat<'_> {
             Command::Sessions => self.list_sessions(),
             Command::Stats => log::note(self.totals.describe(self.taper.context())),
             Command::Model(name) => self.change_model(name)?,
+            #[cfg(feature = "memory")]
+            Command::Remember(text) => self.memory()?.remember(text)?,
+            #[cfg(feature = "memory")]
+            Command::Recall(query) => self.memory()?.show(query)?,
+            #[cfg(feature = "memory")]
+            Command::Forget(id) => self.memory()?.forget(id)?,
+            #[cfg(feature = "memory")]
+            Command::Memory(Some(path)) => self.memory()?.add(path)?,
+            #[cfg(feature = "memory")]
+            Command::Memory(None) => self.memory()?.describe()?,
             Command::Regen | Command::Bye => {} // `handle` does them
         }
         Ok(())

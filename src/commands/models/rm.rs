@@ -1,11 +1,10 @@
 //! `taper models rm`: removes what was fetched, and what was packed of it, after asking.
 
-use std::io::{IsTerminal, Write};
-
 use serde_json::json;
 
 use super::{Named, Registry, path_text};
 use crate::cli::RmArgs;
+use crate::commands::input::agreed;
 use crate::error::{Error, Result};
 use crate::format::repack::{self, Kept};
 use crate::registry::hub::{self, cache::Cache};
@@ -87,18 +86,4 @@ fn remove(named: &Named<'_>, local: Option<&Local>, unfinished: bool, registry: 
     let Some(local) = local else { return Ok(()) };
     let names: Vec<String> = local.files.iter().map(|file| file.name.clone()).collect();
     cache.snapshot(revision).map_or(Ok(()), |snapshot| cache.remove(&snapshot, &names))
-}
-
-/// Asks on the terminal; anything but yes is no.
-fn agreed(question: &str) -> Result<bool> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Error::usage("rm asks before it removes, and there is no terminal to ask on")
-            .help("add -y to remove without a question"));
-    }
-    let mut stderr = std::io::stderr().lock();
-    write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush()).map_err(Error::output)?;
-    let mut reply = String::new();
-    stdin.read_line(&mut reply).map_err(|e| Error::runtime(format!("cannot read the reply: {e}")))?;
-    Ok(matches!(reply.trim().to_lowercase().as_str(), "y" | "yes"))
 }

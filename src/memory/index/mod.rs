@@ -52,7 +52,8 @@ pub(in crate::memory) fn rerank(
     search::rerank(vectors, Scans::of_processor()?, query, candidates.into_iter().map(|hit| hit.row).collect(), k)
 }
 
-/// See the module. Belongs to the vectors that it was built from, in the state of then.
+/// See the module. Belongs to the vectors that it was built from; rows that were added behind them are all read, until it
+/// is built anew.
 #[derive(Debug)]
 pub struct Index {
     dim: usize,
@@ -91,7 +92,7 @@ impl Index {
     /// As [`Index::search`].
     pub fn search_with(&self, vectors: &dyn Vectors, query: &[f32], k: usize, effort: Effort) -> Result<Vec<Hit>> {
         same_dim(self.dim, query)?;
-        if vectors.len() != self.count || vectors.dim() != self.dim {
+        if vectors.len() < self.count || vectors.dim() != self.dim {
             return Err(Error::runtime(format!(
                 "the index is of {} vectors with {} components, the memory has {} with {}",
                 self.count,
@@ -110,7 +111,9 @@ impl Index {
             ..effort
         };
         let found = layout.candidates(self.scans, query, effort);
-        search::rerank(vectors, self.scans, query, found.into_iter().map(|hit| hit.row).collect(), k)
+        let newer = self.count as u32..vectors.len() as u32;
+        let rows = found.into_iter().map(|hit| hit.row).chain(newer).collect();
+        search::rerank(vectors, self.scans, query, rows, k)
     }
 
     /// What a search would read, at most `effort.rerank` rows, with the scores of the form that is scanned; best first.

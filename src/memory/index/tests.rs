@@ -168,6 +168,18 @@ fn a_query_of_another_width_is_refused() {
 }
 
 #[test]
+fn rows_that_were_added_later_are_found_too() {
+    let mut vectors = made(3000, 72, 40, 8);
+    let effort = Effort { scan: Scan::Int8, probes: 2, shortlist: 20, rerank: 20 };
+    let index = Index::with(&vectors, Plan { lists: 12, sub: None, int8: true }, effort, 1).unwrap();
+    let mut added = vectors.numbers[..72].to_vec();
+    added.reverse();
+    vectors.numbers.extend(&added);
+    assert_eq!(index.search(&vectors, &added, 1).unwrap()[0].row, 3000);
+    assert_eq!(index.search(&vectors, &vectors.numbers[..72], 1).unwrap()[0].row, 0);
+}
+
+#[test]
 fn vectors_that_are_none_are_never_found_and_break_nothing() {
     let mut vectors = made(3000, 72, 40, 7);
     vectors.numbers[..72].fill(f32::NAN);

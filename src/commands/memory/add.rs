@@ -1,0 +1,131 @@
+//! `taper memory add` and `rebuild`.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::Program;
+use crate::cli::{AddArgs, RebuildArgs};
+use crate::error::{Error, Kind, Result};
+use crate::memory::Memory;
+use crate::memory::files::{self, Listed};
+use crate::memory::ingest::{Added, named};
+use crate::memory::recall::visible;
+use crate::memory::store::Access;
+use crate::terminal::interrupt::Caught;
+use crate::terminal::progress::Progress;
+use crate::terminal::render::Answer;
+
+/// What became of all sources.
+#[derive(Default)]
+struct Sum {
+    records: usize,
+    sources: usize,
+    unchanged: usize,
+    left_out: usize,
+}
+
+pub(super) fn run(args: &AddArgs, program: &Program) -> Result<()> {
+    // What cannot be read is told before an embedder is fetched for it.
+    let piped = args.paths.iter().any(|path| is_stdin(path));
+    let lists = args.paths.iter().filter(|path| !is_stdin(path)).map(|path| Ok((path.is_file(), files::list(path)?)));
+    let lists: Vec<(bool, Vec<Listed>)> = lists.collect::<Result<_>>()?;
+    let piped = if piped { Some(files::bounded(io::stdin().lock(), "standard input")?) } else { None };
+    let mut memory = program.open(&args.name, Access::Create)?;
+    let mut sum = Sum::default();
+    let caught = program.interrupt.catch();
+    if let Some(bytes) = &piped {
+        let text = files::text(bytes).map_err(|e| e.at("standard input"))?;
+        let progress = Progress::new(program.progress, &args.name, text.len() as u64);
+        sum.take(&add(&mut memory, &named("stdin", text), text, &progress, 0, &caught)?)?;
+    }
+    let total = lists.iter().flat_map(|(_, files)| files).map(|file| file.bytes).sum();
+    let progress = Progress::new(program.progress, &args.name, total);
+    let mut done = 0;
+    for (alone, file) in lists.iter().flat_map(|(alone, files)| files.iter().map(move |file| (*alone, file))) {
+        match add_file(&mut memory, &file.path, &progress, done, &caught) {
+            Ok(added) => sum.take(&added)?,
+            // A folder has pictures and programs in it too; a file that was named is meant.
+            Err(e) if !alone && e.kind() == Kind::Usage => {
+                sum.left_out += 1;
+                progress.note(&format!("left out {}: {}", visible(&file.path.to_string_lossy()), e.what()));
+            }
+            Err(e) => return Err(e),
+        }
+        done += file.bytes;
+        progress.set(done);
+    }
+    progress.finish();
+    sum.print(&args.name)
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn add_file(memory: &mut Memory, path: &Path, progress: &Progress, done: u64, caught: &Caught) -> Result<Added> {
+    let bytes = files::read(path)?;
+    let text = files::text(&bytes).map_err(|e| e.in_file(path))?;
+    let full = std::path::absolute(path).map_err(|e| Error::io("find", path, e))?;
+    let name = full.to_str().ok_or_else(|| Error::usage("the file's name is not UTF-8").in_file(path))?;
+    add(memory, name, text, progress, done, caught)
+}
+
+fn add(
+    memory: &mut Memory,
+    name: &str,
+    text: &str,
+    progress: &Progress,
+    before: u64,
+    caught: &Caught,
+) -> Result<Added> {
+    memory.add(name, text, |done| {
+        progress.set(before + done as u64);
+        if caught.pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+}
+
+impl Sum {
+    /// # Errors
+    /// When it was stopped.
+    fn take(&mut self, added: &Added) -> Result<()> {
+        self.records += added.kept.len();
+        if added.kept.is_empty() {
+            self.unchanged += 1
+        } else {
+            self.sources += 1
+        }
+        if added.stopped {
+            crate::terminal::log::note(format_args!(
+                "stopped: {} records were added and are kept; the same command goes on from here",
+                self.records
+            ));
+            return Err(Error::interrupted());
+        }
+        Ok(())
+    }
+
+    fn print(&self, name: &str) -> Result<()> {
+        let mut line = format!("{name}: {} records added from {} sources", self.records, self.sources);
+        if self.unchanged > 0 {
+            line += &format!(", {} unchanged", self.unchanged);
+        }
+        if self.left_out > 0 {
+            line += &format!(", {} left out", self.left_out);
+        }
+        Answer::new().line(&line)
+    }
+}
+
+pub(super) fn rebuild(args: &RebuildArgs, program: &Program) -> Result<()> {
+    let mut memory = program.open(&args.name, Access::Existing)?;
+    let rebuilt = memory.rebuild()?;
+    let sound = rebuilt.records - rebuilt.vectors;
+    Answer::new().line(&format!(
+        "{}: {} records, {sound} sound, {} vectors made again\ncontent_hash {}",
+        args.name,
+        rebuilt.records,
+        rebuilt.vectors,
+        memory.store().content_hash()?
+    ))
+}

@@ -1,0 +1,28 @@
+//! `taper memory export` and `import`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter};
+
+use super::Program;
+use crate::cli::{ExportArgs, ImportArgs};
+use crate::error::{Error, Result};
+use crate::memory::store::Access;
+use crate::memory::{Memories, exchange};
+use crate::terminal::render::Answer;
+
+pub(super) fn export(args: &ExportArgs, memories: &Memories) -> Result<()> {
+    let store = memories.open(&args.name, Access::Existing)?;
+    exchange::export(&store, &mut BufWriter::new(io::stdout().lock()))
+}
+
+pub(super) fn import(args: &ImportArgs, program: &Program) -> Result<()> {
+    let from: Box<dyn BufRead> = if args.file.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(&args.file).map_err(|e| Error::io("read it", &args.file, e))?;
+        Box::new(BufReader::new(file))
+    };
+    let mut memory = program.open(&args.name, Access::Create)?;
+    let imported = memory.import(from).map_err(|e| e.in_file(&args.file))?;
+    Answer::new().line(&format!("{}: {} records added from {} sources", args.name, imported.records, imported.sources))
+}

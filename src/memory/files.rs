@@ -1,0 +1,121 @@
+//! Which files a folder adds to a memory, and what is in them.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::engine::fit::human_bytes;
+use crate::error::{Error, Result};
+
+/// The largest source. A text that people wrote is smaller.
+pub const MOST: u64 = 64 << 20;
+
+/// A file to be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+/// The file at `path`, or all files below that folder, in alphabetical order. Hidden ones are left out, links are not followed:
+/// a folder ends there.
+///
+/// # Errors
+/// When something cannot be listed.
+pub fn list(path: &Path) -> Result<Vec<Listed>> {
+    let found = std::fs::metadata(path).map_err(|e| Error::io("add it", path, e))?;
+    if found.is_file() {
+        return Ok(vec![Listed { path: path.to_owned(), bytes: found.len() }]);
+    }
+    if !found.is_dir() {
+        return Err(Error::usage("neither a file nor a folder").in_file(path)); // opening a FIFO would wait for its writer
+    }
+    let mut files = Vec::new();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let failed = |e| Error::io("list the folder", &folder, e);
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let kind = entry.file_type().map_err(failed)?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                let bytes = entry.metadata().map_err(failed)?.len();
+                files.push(Listed { path: entry.path(), bytes });
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+/// All of a file.
+///
+/// # Errors
+/// When it cannot be read, or is larger than [`MOST`].
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(|e| Error::io("read it", path, e))?;
+    bounded(file, "the file").map_err(|e| e.in_file(path))
+}
+
+/// All that comes, when it is no more than [`MOST`].
+///
+/// # Errors
+/// As [`read`].
+pub fn bounded(from: impl Read, what: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = from.take(MOST + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Error::runtime(format!("cannot read {what}: {e}")).caused_by(e))?;
+    if bytes.len() as u64 > MOST {
+        let most = human_bytes(MOST);
+        return Err(Error::usage(format!("{what} is larger than {most}, which is the most that is added as one"))
+            .help("cut it into several"));
+    }
+    Ok(bytes)
+}
+
+/// The text that bytes are.
+///
+/// # Errors
+/// When they are none: not UTF-8, or with zeros in them, as programs and pictures have.
+pub fn text(bytes: &[u8]) -> Result<&str> {
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return Err(Error::usage(format!("no text: byte {at} is 0")));
+    }
+    std::str::from_utf8(bytes)
+        .map_err(|e| Error::usage(format!("no text: byte {} is not UTF-8", e.valid_up_to())).caused_by(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_lists_its_files_without_hidden_ones_and_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("b/c")).unwrap();
+        std::fs::create_dir_all(at(".git")).unwrap();
+        for name in ["b/c/2.txt", "b/1.txt", "a.md", ".hidden", ".git/x"] {
+            std::fs::write(at(name), "x").unwrap();
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("..", at("b/loop")).unwrap();
+        let names: Vec<PathBuf> = list(folder.path()).unwrap().into_iter().map(|file| file.path).collect();
+        assert_eq!(names, ["a.md", "b/1.txt", "b/c/2.txt"].map(at));
+        assert_eq!(list(&at("a.md")).unwrap(), [Listed { path: at("a.md"), bytes: 1 }]);
+        assert!(list(&at("none")).unwrap_err().to_string().contains("No such file"));
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_with_the_byte() {
+        assert_eq!(text("é".as_bytes()).unwrap(), "é");
+        assert_eq!(text(b"ab\xffc").unwrap_err().what(), "no text: byte 2 is not UTF-8");
+        assert_eq!(text(b"\x7fELF\0").unwrap_err().what(), "no text: byte 4 is 0");
+        let endless = bounded(std::io::repeat(b'x'), "the file").unwrap_err().to_string();
+        assert!(endless.starts_with("the file is larger than 67.1 MB"), "{endless}");
+    }
+}

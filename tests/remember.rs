@@ -1,0 +1,415 @@
+//! `taper memory`, `taper embed` and a chat with a memory: the real program with the real embedder.
+#![cfg(feature = "memory")]
+#![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::apart::with_own_mounts;
+use common::program::{failed, piped, succeeded, taper};
+use common::pty::{Home, brings, ends_well, next_prompt, say};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder of the user's, with the test embedder as theirs.
+struct User(TempDir);
+
+impl User {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.path().join("files").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn taper(&self, args: &[&str]) -> Command {
+        let mut command = taper();
+        command.args(args).env("TAPER_DATA_DIR", self.path("data")).env("TAPER_EMBEDDER", common::embedder());
+        command
+    }
+
+    fn memory(&self, args: &[&str]) -> String {
+        succeeded(&mut self.taper(&[&["memory"], args].concat()))
+    }
+
+    fn refused(&self, args: &[&str]) -> String {
+        failed(&mut self.taper(&[&["memory"], args].concat())).1
+    }
+
+    fn lines(&self, args: &[&str]) -> Vec<Value> {
+        self.memory(args).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn stats(&self, name: &str) -> Value {
+        serde_json::from_str(&self.memory(&["stats", name, "--json"])).unwrap()
+    }
+
+    fn store(&self, name: &str) -> PathBuf {
+        self.path(&format!("data/memories/{name}.sqlite"))
+    }
+}
+
+const NOTES: &str = "# Garden\n\nThe tomatoes were sown on the third of March.\n\n# House\n\nThe boiler was repaired by Mrs. Okafor in \
+                     October.\n\n# Car\n\nThe licence plate ends with 4711.\n";
+
+#[test]
+fn the_passage_that_answers_comes_first_with_its_source_and_offsets() {
+    let user = User::new();
+    let notes = user.file("notes.md", NOTES);
+    let code = user.file("sub/add.rs", "/// Adds two numbers.\nfn add(a: u32, b: u32) -> u32 {\n    a + b\n}\n");
+    let folder = user.path("files");
+    let said = user.memory(&["add", "home", folder.to_str().unwrap()]);
+    assert_eq!(said, "home: 2 records added from 2 sources\n");
+    let found = user.lines(&["search", "home", "function that sums integers", "--json", "-k", "2"]);
+    assert_eq!((found.len(), found[0]["rank"].as_u64(), found[1]["rank"].as_u64()), (2, Some(1), Some(2)));
+    assert_eq!(found[0]["source"], code.to_str().unwrap());
+    assert!(found[0]["score"].as_f64() > found[1]["score"].as_f64());
+    let (begins, ends) = (found[1]["offset"].as_u64().unwrap() as usize, found[1]["end"].as_u64().unwrap() as usize);
+    assert_eq!(found[1]["text"], NOTES[begins..ends]);
+    let shown = user.memory(&["show", "home", &found[1]["id"].to_string()]);
+    assert_eq!(shown, NOTES);
+    let text = user.memory(&["search", "home", "when were the tomatoes planted?"]);
+    assert!(
+        text.starts_with("[1] 0.") && text.contains(notes.to_str().unwrap()) && text.contains("\n    The tomatoes"),
+        "{text}"
+    );
+    assert_eq!(user.memory(&["list"]), "home  2 records\n");
+    assert!(user.memory(&["list", "home"]).contains("notes.md  1 records from id 1\n"));
+}
+
+#[test]
+fn what_is_there_is_not_added_again_and_what_changed_is_replaced() {
+    let user = User::new();
+    let notes = user.file("notes.md", NOTES);
+    let path = notes.to_str().unwrap();
+    user.memory(&["add", "m", path]);
+    let hash = user.stats("m")["content_hash"].clone();
+    assert_eq!(user.memory(&["add", "m", path]), "m: 0 records added from 0 sources, 1 unchanged\n");
+    user.file("notes.md", NOTES.replace("4711", "4712"));
+    assert_eq!(user.memory(&["add", "m", path]), "m: 1 records added from 1 sources\n");
+    assert_ne!(user.stats("m")["content_hash"], hash);
+    assert_eq!(user.stats("m")["records"], 1);
+    user.file("notes.md", NOTES);
+    user.memory(&["add", "m", path]);
+    assert_eq!(user.stats("m")["content_hash"], hash, "the same records have the same hash");
+    let output = piped(&mut user.taper(&["memory", "add", "m", "-"]), b"A text from a pipe.");
+    assert!(output.status.success());
+    assert!(user.memory(&["list", "m"]).contains("stdin:"));
+    user.file("notes.md", "");
+    user.memory(&["add", "m", path]);
+    assert_eq!(user.stats("m")["records"], 1, "an empty file has no passages");
+}
+
+#[test]
+fn what_was_exported_is_the_same_memory_where_it_is_imported() {
+    let user = User::new();
+    user.file("a.md", NOTES);
+    user.file("b.txt", "Text with \"quotes\", a tab\tand a \u{1F600}.\n\n".repeat(60));
+    user.memory(&["add", "one", user.path("files").to_str().unwrap()]);
+    let lines = user.memory(&["export", "one"]);
+    let file = user.file("export.jsonl", &lines);
+    let records = user.stats("one")["records"].clone();
+    let said = user.memory(&["import", "two", file.to_str().unwrap()]);
+    assert_eq!(said, format!("two: {records} records added from 2 sources\n"));
+    assert_eq!(user.stats("one")["content_hash"], user.stats("two")["content_hash"]);
+    let again = piped(&mut user.taper(&["memory", "import", "two"]), lines.as_bytes());
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), "two: 0 records added from 2 sources\n");
+    assert_eq!(user.memory(&["export", "two"]), lines);
+    for (bad, expected) in [
+        ("", "there is nothing to import"),
+        ("hello\n", "line 1 is none of a memory's export"),
+        ("{\"taper_memory\":2}\n", "it has form 2, and this taper knows 1"),
+        ("{\"taper_memory\":1,\"model\":\"other\"}\n", "it is of other, and this memory of all-minilm-l6-v2"),
+        (
+            "{\"taper_memory\":1}\n{\"begins\":0,\"ends\":1,\"text\":\"x\"}\n",
+            "line 2 is none of a memory's export: a record before any source",
+        ),
+        (
+            "{\"taper_memory\":1}\n{\"source\":\"a\",\"hash\":\"0\"}\n",
+            "line 2 is none of a memory's export: its hash is none",
+        ),
+    ] {
+        let output = piped(&mut user.taper(&["memory", "import", "bad"]), bad.as_bytes());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(expected), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said_with_what_to_do() {
+    let user = User::new();
+    let none = user.refused(&["search", "none", "x"]);
+    assert!(
+        none.contains("there is no memory `none`") && none.contains("taper memory add none FILE makes it"),
+        "{none}"
+    );
+    user.memory(&["add", "m", user.file("a.txt", "Some text.").to_str().unwrap()]);
+    assert!(user.refused(&["stats", "n"]).contains("there are: m; "));
+    assert!(
+        user.refused(&["add", "../m", "x"]).contains("No such file")
+            || user.refused(&["list", "../m"]).contains("is no name")
+    );
+    assert!(user.refused(&["list", "../m"]).contains("`../m` is no name for a memory"));
+    assert!(user.refused(&["show", "m", "7"]).contains("the memory has no record 7"));
+    assert!(user.refused(&["rm", "m", "1", "7"]).contains("the memory has no record 7"));
+    assert_eq!(user.stats("m")["records"], 1, "all or nothing");
+    assert!(user.refused(&["rm", "m", "--source", "b"]).contains("the memory has no source `b`"));
+    assert!(user.refused(&["rm", "m"]).contains("there is no terminal to ask on"));
+    assert!(user.refused(&["search", "m", " "]).contains("the query is empty"));
+    let program = user.file("program", b"\x7fELF\x02\0\0");
+    let binary = user.refused(&["add", "m", program.to_str().unwrap()]);
+    assert!(binary.contains("no text: byte 5 is 0") && binary.contains("program"), "{binary}");
+    let latin = user.file("latin.txt", b"caf\xe9");
+    assert!(user.refused(&["add", "m", latin.to_str().unwrap()]).contains("no text: byte 3 is not UTF-8"));
+    let folder = user.taper(&["memory", "add", "m", user.path("files").to_str().unwrap()]).output().unwrap();
+    let (out, said) = (String::from_utf8(folder.stdout).unwrap(), String::from_utf8(folder.stderr).unwrap());
+    assert_eq!(out, "m: 0 records added from 0 sources, 1 unchanged, 2 left out\n");
+    assert!(said.contains("left out") && said.contains("latin.txt: no text: byte 3 is not UTF-8"), "{said}");
+    assert!(user.memory(&["rm", "m", "1"]).starts_with("removed 1 records"));
+    assert!(user.memory(&["rm", "m", "-y"]).starts_with("removed m"));
+    assert!(!user.store("m").exists());
+}
+
+#[test]
+fn a_line_of_megabytes_and_a_file_of_gigabytes_are_survived() {
+    let user = User::new();
+    let long = user.file("long.txt", "x".repeat(100_000) + " " + &"word ".repeat(2_000));
+    assert!(user.memory(&["add", "m", long.to_str().unwrap()]).ends_with("from 1 sources\n"));
+    let huge = user.path("files/huge.txt");
+    std::fs::File::create(&huge).unwrap().set_len(1 << 30).unwrap();
+    let error = user.refused(&["add", "m", huge.to_str().unwrap()]);
+    assert!(error.contains("the file is larger than 67.1 MB") && error.contains("cut it into several"), "{error}");
+}
+
+#[test]
+fn a_damaged_vector_is_made_again_from_its_text() {
+    let user = User::new();
+    user.memory(&["add", "m", user.file("a.md", NOTES).to_str().unwrap()]);
+    let hash = user.stats("m")["content_hash"].clone();
+    rusqlite::Connection::open(user.store("m"))
+        .unwrap()
+        .execute("UPDATE vectors SET vector = zeroblob(1536)", [])
+        .unwrap();
+    let error = user.refused(&["search", "m", "tomatoes"]);
+    assert!(error.contains("the vector of record 1 is damaged") && error.contains("taper memory rebuild"), "{error}");
+    let rebuilt = user.memory(&["rebuild", "m"]);
+    assert_eq!(
+        rebuilt,
+        format!("m: 1 records, 0 sound, 1 vectors made again\ncontent_hash {}\n", hash.as_str().unwrap())
+    );
+    assert!(user.memory(&["search", "m", "tomatoes"]).contains("tomatoes"));
+}
+
+/// Kills `command` after a while; whether it was still running.
+fn killed_after(command: &mut Command, pause: Duration) -> bool {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(pause);
+    let running = child.try_wait().unwrap().is_none();
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    running
+}
+
+/// Records of the store, without a taper.
+fn records(path: &Path) -> i64 {
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.query_row("SELECT count(*) FROM records", [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn killed_at_any_moment_nothing_that_was_kept_is_lost() {
+    let user = User::new();
+    for n in 0..4 {
+        let text: String =
+            (0..20).map(|k| format!("Sentence {k} of file {n} tells of number {}.\n\n", n * 1000 + k)).collect();
+        user.file(&format!("{n}.txt"), text);
+    }
+    let folder = user.path("files");
+    let folder = folder.to_str().unwrap();
+    user.memory(&["add", "whole", folder]);
+    let whole = user.stats("whole");
+    let rounds = if std::env::var_os("TAPER_SOAK").is_some() { 200 } else { 5 };
+    let (mut interrupted, mut kept) = (0, 0);
+    for round in 0u64..rounds {
+        let pause = Duration::from_millis(150 + round * 7919 % 600);
+        let command = match round % 4 {
+            2 => &["memory", "rebuild", "m"][..],
+            3 => &["memory", "rm", "m", "--source", "no such"],
+            _ => &["memory", "add", "m", folder],
+        };
+        interrupted += usize::from(killed_after(&mut user.taper(command), pause));
+        if user.store("m").exists() {
+            let now = records(&user.store("m"));
+            assert!(now >= kept, "{now} records are left of {kept}");
+            kept = now;
+        }
+        if kept > 1 && round % 5 == 4 {
+            // What rm has told to be gone is gone, and what it has not told of is whole.
+            let id = user.lines(&["list", "m", "--json"])[0]["first"].to_string();
+            user.memory(&["rm", "m", &id]);
+            kept -= 1;
+            assert_eq!(records(&user.store("m")), kept);
+        }
+        if kept > 0 {
+            assert!(
+                user.memory(&["rebuild", "m"])
+                    .contains(&format!("m: {kept} records, {kept} sound, 0 vectors made again"))
+            );
+        }
+    }
+    assert!(interrupted > 0);
+    // What rm took out of sources that were whole comes back only with a fresh start.
+    user.memory(&["rm", "m", "-y"]);
+    killed_after(&mut user.taper(&["memory", "add", "m", folder]), Duration::from_millis(700));
+    user.memory(&["add", "m", folder]);
+    assert_eq!(user.stats("m")["content_hash"], whole["content_hash"]);
+}
+
+#[test]
+fn full_disks_and_folders_that_may_not_be_written_are_told() {
+    let user = User::new();
+    let notes = user.file("notes.md", NOTES);
+    user.memory(&["add", "m", notes.to_str().unwrap()]);
+    let script = r#"mount --bind "$FOLDER" "$FOLDER"; mount -o remount,bind,ro "$FOLDER"
+        "$0" memory search m tomatoes --json; "$0" memory rm m 1 || "$0" memory add new "$NOTES" || true"#;
+    let Some(mut command) = with_own_mounts(script) else { return };
+    let program = user.taper(&[]);
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.arg(program.get_program()).env("FOLDER", user.path("data")).env("NOTES", notes).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let (out, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(out.contains("tomatoes"), "{out}{said}");
+    assert!(
+        said.contains("the memory may not be written") && said.contains("cannot make the memory: Read-only"),
+        "{said}"
+    );
+}
+
+#[test]
+fn vectors_are_printed_as_json_and_as_numpys_arrays() {
+    let user = User::new();
+    let line = succeeded(&mut user.taper(&["embed", "a text"]));
+    let vector: Vec<f32> = serde_json::from_str(&line).unwrap();
+    assert_eq!(vector.len(), 384);
+    let lines = user.file("lines.txt", "a text\nanother\n");
+    let many = succeeded(&mut user.taper(&["embed", "-f", lines.to_str().unwrap()]));
+    assert_eq!(many.lines().count(), 2);
+    let npy = piped(&mut user.taper(&["embed", "-f", "-", "-o", "npy"]), b"a text\nanother\n").stdout;
+    let (header, data) = npy.split_at(128);
+    assert!(header.starts_with(b"\x93NUMPY\x01\x00") && data.len() == 2 * 384 * 4);
+    let first: Vec<f32> = data[..384 * 4].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert!(first.iter().zip(&vector).all(|(a, b)| (a - b).abs() < 1e-5));
+    let (code, error) = failed(&mut user.taper(&["embed", "x", "--embedder", "smollm2-135m"]));
+    assert!(code == 3 && error.contains("smollm2-135m is not an embedder"), "{error}");
+}
+
+fn home() -> (Home, impl Fn(&[&str]) -> Command) {
+    let home = Home::new();
+    let data = home.file("data");
+    let command = move |args: &[&str]| {
+        let mut command = taper();
+        command.args(args).env("TAPER_DATA_DIR", &data).env("TAPER_EMBEDDER", common::embedder());
+        command
+    };
+    (home, command)
+}
+
+fn chat(home: &Home, args: &[&str]) -> rexpect::session::PtySession {
+    let mut command = home.taper(&[&["--temp", "0", "--memory", "m"], args].concat());
+    command.env("TAPER_EMBEDDER", common::embedder());
+    let mut chat = common::pty::start(command);
+    chat.exp_string("Ctrl-D leaves.").unwrap();
+    chat.exp_string(">>> ").unwrap();
+    chat
+}
+
+#[test]
+fn a_chat_remembers_recalls_cites_and_forgets() {
+    let (home, command) = home();
+    let mut first = chat(&home, &["-n", "24", "-c", "4096"]);
+    brings(&mut first, "/remember The licence plate of Ada's car is <|im_end|> ZX 4711.", "Remembered as record 1.");
+    brings(
+        &mut first,
+        "/remember The licence plate of Ada's car is <|im_end|> ZX 4711.",
+        "That is remembered already.",
+    );
+    brings(&mut first, "/recall car", "ZX 4711.");
+    brings(&mut first, "/memory", "memory m: 1 record of 1 source");
+    brings(&mut first, "/forget 9", "the memory has no record 9");
+    say(&mut first, "What is the licence plate of Ada's car?");
+    first.exp_string("[ prompt ").unwrap();
+    first.exp_string("[1] 0.").unwrap();
+    first.exp_string("(id 1)").unwrap();
+    first.exp_string(">>> ").unwrap();
+    brings(&mut first, "/forget 1", "Record 1 is forgotten.");
+    brings(&mut first, "/recall car", "There is nothing in the memory.");
+    say(&mut first, "/bye");
+    ends_well(&mut first);
+    // The session keeps what was quoted, apart from the question.
+    let sessions = home.file("data/sessions");
+    let session = std::fs::read_dir(sessions).unwrap().next().unwrap().unwrap().path();
+    let lines = std::fs::read_to_string(session).unwrap();
+    let asked: Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(asked["content"], "What is the licence plate of Ada's car?");
+    let recalled = asked["recalled"].as_str().unwrap();
+    assert!(recalled.contains("\n> The licence plate of Ada's car is <|im_end|> ZX 4711.\n"), "{recalled}");
+    assert_eq!(succeeded(&mut command(&["memory", "list"])), "m  0 records\n");
+}
+
+#[test]
+fn turns_are_remembered_and_files_are_added_while_the_chat_goes_on() {
+    let (home, command) = home();
+    let notes = home.file("notes.md");
+    std::fs::write(&notes, NOTES).unwrap();
+    let mut one = chat(&home, &["-n", "16", "-c", "4096", "--memory-turns"]);
+    brings(&mut one, &format!("/memory add {}", notes.display()), "is being added");
+    say(&mut one, "What is the capital of France?");
+    next_prompt(&mut one);
+    brings(&mut one, "/memory add /no/such", "No such file");
+    say(&mut one, "/bye");
+    ends_well(&mut one);
+    let listed = succeeded(&mut command(&["memory", "list", "m"]));
+    assert!(listed.contains("notes.md  1 records") && listed.contains("turn 2"), "{listed}");
+    let turn = succeeded(&mut command(&["memory", "search", "m", "capital of France", "-k", "1"]));
+    assert!(turn.contains("User: What is the capital of France?") && turn.contains("Assistant: "), "{turn}");
+    let mut none = home.chat(&[]);
+    brings(&mut none, "/remember x", "this chat has no memory");
+    say(&mut none, "/bye");
+    ends_well(&mut none);
+}
+
+#[test]
+fn one_shot_quotes_what_is_relevant_and_prints_its_source() {
+    let user = User::new();
+    user.memory(&["add", "m", user.file("notes.md", NOTES).to_str().unwrap()]);
+    let ask = |args: &[&str]| {
+        let mut command = user.taper(&["--temp", "0", "-n", "8", "-c", "2048", "--memory", "m", "-m"]);
+        let output = command.arg(common::smollm2()).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(ask(&["-p", "Who repaired the boiler?"]).contains("notes.md, bytes 0 to"));
+    let unrelated = ask(&["-p", "qwertz uiop asdf"]);
+    assert!(!unrelated.contains("notes.md"), "{unrelated}");
+    assert!(!ask(&["-p", "Who repaired the boiler?", "--memory-budget", "20"]).contains("notes.md"));
+    assert!(!ask(&["-q", "-p", "Who repaired the boiler?"]).contains("notes.md"));
+    assert_eq!(user.stats("m")["records"], 1);
+    ask(&["-p", "Who repaired the boiler?", "--memory-turns"]);
+    assert_eq!(user.stats("m")["records"], 2);
+}
