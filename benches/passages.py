@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Passages of Debian's documentation packages, one JSON string a line: the text behind the figures of docs/memory.md.
+"""Passages of Debian's documentation packages, one JSON string a line: the text that retrieval is measured on.
 
 The packages are downloaded and unpacked outside the tree (`apt-get download`, `dpkg -x`; nothing is installed). HTML, plain
 text and POD are cut into paragraphs, paragraphs are joined up to about a hundred words, and what is no prose (tables, lists

@@ -3,9 +3,6 @@
 //! Compiled for every instruction set, as the kernels of the model are (`kernels`), beside which they stand for the
 //! sake of `simd` and of the tests in emulators. Sums of integers are exact and those of floats are taken in one order,
 //! so every processor finds the same rows with the same scores.
-//!
-//! Read a byte once, use it once: a core keeps up with memory in both scans. On a Zen 4 core at 3 GHz (AVX-512,
-//! 2026-11) bytes go by at the speed of memory, and 4-bit codes at about 2 cycles for 16 bytes.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each kernel here is one call of its generic body, under the same contract")]
 #![expect(unsafe_code, reason = "vector instructions and raw loads")]
 

@@ -13,9 +13,9 @@ use crate::memory::{Hit, Vectors};
 
 /// Recall is that of this many hits.
 pub const K: usize = 10;
-/// Up to so many components in all an exact scan takes under a millisecond.
+/// Up to so many components in all, every search reads all vectors.
 const EXACT: usize = 1 << 19;
-/// Up to so many vectors all are scanned as bytes, which takes a fraction of a millisecond.
+/// Up to so many vectors, all are scanned as bytes.
 const FLAT: usize = 10_000;
 /// Vectors that are asked for, to measure recall: its standard error is about 0.003 at 0.98.
 const QUESTIONS: usize = 400;
@@ -92,7 +92,7 @@ fn plan(dim: usize, count: usize, memory: Option<usize>) -> Option<Plan> {
     std::iter::once(all).chain(codes).find(fits)
 }
 
-/// About twice the square root, which is where scanning the means costs a tenth of scanning lists.
+/// About twice the square root.
 fn lists(count: usize) -> usize {
     (2 * count.isqrt()).next_multiple_of(16)
 }

@@ -7,7 +7,7 @@ use crate::backend::cpu::scans::{BLOCK, Scans};
 use crate::error::Result;
 use crate::memory::{Hit, Vectors};
 
-/// Of the clustering. More move few vectors.
+/// Of the clustering.
 const ITERATIONS: u32 = 10;
 /// Vectors that a mean is learnt from.
 const SAMPLE: usize = 48;

@@ -13,7 +13,7 @@ use crate::error::Result;
 const CENTROIDS: usize = 16;
 /// Of Lloyd's algorithm, for the centroids of a part.
 const ITERATIONS: u32 = 12;
-/// Of the search for a rotation. Each clusters all parts again; later ones gain under 1 % of the error.
+/// Of the search for a rotation. Each clusters all parts again.
 const ROTATIONS: u32 = 4;
 /// Vectors that a rotation is learnt from, and the fewest: FAISS clusters parts into 256 for it, and complains on the
 /// terminal of fewer.

@@ -24,8 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 pub struct Options {
     /// Of the index that is chosen, for comparison.
     pub target_recall: f32,
-    /// Vectors of the memory that take part, so that it ends within minutes: Nyström's features of a million take a
-    /// quarter of an hour.
+    /// Vectors of the memory that take part, so that it ends: Nyström's features cost a million operations a vector.
     pub most: usize,
     pub threads: usize,
 }
