@@ -1,0 +1,133 @@
+// Runs the kernels of kernels/cuda on the host, for tests/cuda.rs.
+#include "host.h"
+
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <ucontext.h>
+#include <vector>
+
+#include "../../kernels/cuda/attention.cu"
+#include "../../kernels/cuda/gemv.cu"
+#include "../../kernels/cuda/rows.cu"
+
+namespace host {
+Index thread, block;
+
+namespace {
+constexpr size_t STACK = 64 << 10;
+using Kernel = void (*)(const void*);
+
+enum State { READY, AT_BLOCK, AT_WARP, DONE };
+
+// A thread of the block: its stack, and where it goes on.
+struct Fiber {
+    std::vector<char> stack;
+    ucontext_t start;
+    jmp_buf here;
+    State state;
+    bool begun = false;
+    unsigned shuffles = 0;
+};
+
+std::vector<Fiber> fibers(THREADS);
+uint32_t words[2][THREADS];
+jmp_buf scheduler;
+ucontext_t from;
+int current;
+Kernel kernel;
+const void* args;
+
+void wait(State state) {
+    Fiber& f = fibers[current];
+    f.state = state;
+    if (_setjmp(f.here) == 0) _longjmp(scheduler, 1);
+}
+
+// A fiber's life: a thread of one block after the other.
+void run() {
+    for (;;) {
+        kernel(args);
+        wait(DONE);
+    }
+}
+
+void turn(int i) {
+    Fiber& f = fibers[i];
+    current = i;
+    thread = {unsigned(i), 0, 0};
+    if (_setjmp(scheduler)) return;
+    if (f.begun) _longjmp(f.here, 1);
+    f.begun = true;
+    setcontext(&f.start);
+}
+
+// Lets those go on who wait for nobody any more: a warp whose threads have all come, or the block.
+bool release(int first, int count, State at) {
+    int waiting = 0, done = 0;
+    for (int i = first; i < first + count; i++) waiting += fibers[i].state == at, done += fibers[i].state == DONE;
+    if (waiting == 0 || waiting + done < count) return false;
+    for (int i = first; i < first + count; i++)
+        if (fibers[i].state == at) fibers[i].state = READY;
+    return true;
+}
+
+void run_block(bool backwards) {
+    for (Fiber& f : fibers) {
+        f.state = READY;
+        f.shuffles = 0;
+        if (f.begun) continue;
+        f.stack.resize(STACK);
+        getcontext(&f.start);
+        f.start.uc_stack.ss_sp = f.stack.data();
+        f.start.uc_stack.ss_size = STACK;
+        f.start.uc_link = &from;
+        makecontext(&f.start, run, 0);
+    }
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (int i = 0; i < THREADS; i++) {
+            int which = backwards ? THREADS - 1 - i : i;
+            if (fibers[which].state == READY) turn(which), moved = true;
+        }
+        for (int w = 0; w < THREADS; w += WARP) moved |= release(w, WARP, AT_WARP);
+        moved |= release(0, THREADS, AT_BLOCK);
+    }
+    for (Fiber& f : fibers)
+        if (f.state != DONE) {
+            fprintf(stderr, "threads of a block wait for each other for ever\n");
+            abort();
+        }
+}
+}  // namespace
+
+void meet_block() { wait(AT_BLOCK); }
+void meet_warp() { wait(AT_WARP); }
+uint32_t* lanes() { return words[fibers[current].shuffles++ % 2] + thread.x / WARP * WARP; }
+}  // namespace host
+
+// Runs a kernel's blocks one after the other; `backwards` turns the order of blocks and threads round.
+extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const unsigned* grid, int backwards) {
+    host::kernel = kernel;
+    host::args = args;
+    unsigned count = grid[0] * grid[1] * grid[2];
+    for (unsigned n = 0; n < count; n++) {
+        unsigned i = backwards ? count - 1 - n : n;
+        host::block = {i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
+        host::run_block(backwards);
+    }
+}
+
+// The integer part of each group of a row of a matrix, for activations of one row: (k / 32).
+#define INTEGERS(W)                                                                                           \
+    extern "C" void taper_host_integers_##W(const Matrix& m, int row, const int8_t* codes, const int* sums, int* out) { \
+        for (int g = 0; g < m.k / GROUP; g++)                                                                 \
+            out[g] = W::load(m, row, g).integer(codes_of(codes + g * GROUP, 1.0f, sums[g]));                  \
+    }
+INTEGERS(Affine4)
+INTEGERS(Affine4Min)
+INTEGERS(Lut4)
+INTEGERS(Int8)
+INTEGERS(Int8Min)
+INTEGERS(Q4K)
+INTEGERS(Q6K)
