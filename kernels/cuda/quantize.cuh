@@ -1,5 +1,5 @@
 // Activations in int8: 32 numbers share a scale, max|x| / 127, and a code is round(x * (127 / max|x|)), halves to even.
-// The arithmetic is that of src/backend/cpu/rows.rs, bit for bit; so is the second quantization of outliers.
+// The formulas are those of src/backend/cpu/rows.rs; so is the second quantization of outliers.
 #pragma once
 
 #include "common.cuh"
