@@ -7,12 +7,15 @@
 #ifdef __CUDACC__
 #include <cuda_fp16.h>
 #define DEVICE static __device__ __forceinline__
-// A kernel takes one struct, which Rust lays out as C does, and blocks of THREADS.
-#define KERNEL(name, Args, a) extern "C" __global__ void __launch_bounds__(THREADS) name(const __grid_constant__ Args a)
+// A kernel takes one struct, which Rust lays out as C does, and blocks of THREADS, of which a multiprocessor is to hold `blocks`.
+#define KERNEL_OF(name, Args, a, blocks) \
+    extern "C" __global__ void __launch_bounds__(THREADS, blocks) name(const __grid_constant__ Args a)
 #define DEVICE_MEMBER __device__ __forceinline__
 #else
 #include "host.h"
+#define KERNEL_OF(name, Args, a, blocks) extern "C" void name(const Args& a)
 #endif
+#define KERNEL(name, Args, a) KERNEL_OF(name, Args, a, 1)
 
 constexpr int THREADS = 256;
 constexpr int WARP = 32;
@@ -21,6 +24,37 @@ constexpr int WARPS = THREADS / WARP;
 constexpr int GROUP = 32;
 // Tokens of a page of keys and values.
 constexpr int PAGE = 32;
+
+// Shared memory whose size the launch says, at most as much as `host.h` has.
+#ifdef __CUDACC__
+#define LAUNCH_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
+#else
+#define LAUNCH_SHARED(name) uint8_t* name = host::launch_shared
+#endif
+
+// A kernel that may begin before the one in front of it has ended: it says so to the one behind it, and reads nothing but weights
+// before `wait_for_previous`. On GPUs older than sm_90 kernels begin one after the other anyway.
+DEVICE void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+DEVICE void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Reads what another block or kernel wrote, past the first-level cache, which may still have what was there before.
+template <class T>
+DEVICE T fresh(const T* from) {
+#ifdef __CUDACC__
+    return __ldcg(from);
+#else
+    return *from;
+#endif
+}
 
 DEVICE int lane_id() { return threadIdx.x % WARP; }
 DEVICE int warp_id() { return threadIdx.x / WARP; }
@@ -43,6 +77,29 @@ DEVICE uint16_t to_half(float x) {
 }
 
 DEVICE float bf16_bits(uint16_t bits) { return __uint_as_float(uint32_t(bits) << 16); }
+
+DEVICE void atomic_max(uint64_t* at, uint64_t x) {
+#ifdef __CUDACC__
+    atomicMax(reinterpret_cast<unsigned long long*>(at), x);
+#else
+    if (x > *at) *at = x;
+#endif
+}
+
+// Counts a block that is done; whether it is the last of `count`, after which the counter is 0 again. What the others wrote before
+// can then be read with `fresh`.
+DEVICE bool is_last(uint32_t* counter, uint32_t count) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(counter, 1u) + 1 == count;
+        if (last) *counter = 0;
+    }
+    __syncthreads();
+    if (last) __threadfence();
+    return last;
+}
 
 // 16 bytes of weights, which are read once: they are not to push out what is read again.
 DEVICE uint4 stream16(const void* from) {

@@ -58,6 +58,10 @@ pub struct Compute {
     /// Rows of the largest step.
     pub chunk: Option<usize>,
     pub goal: Goal,
+    /// On a GPU, launch every kernel by itself.
+    pub no_graph: bool,
+    /// On a GPU, let no kernel begin before the one in front has ended.
+    pub no_pdl: bool,
 }
 
 impl Compute {
@@ -100,7 +104,9 @@ pub struct Choice {
 enum Kind {
     Cpu(cpu::Options),
     Cuda {
-        kv_type: KvType,
+        options: cuda::Options,
+        /// Kernels begin before the one in front has ended.
+        overlap: bool,
         gpu: probe::Gpu,
     },
     Reference {
@@ -160,7 +166,8 @@ impl Choice {
             return Err(Error::model(format!("the CUDA backend does not take this model: {why}"))
                 .help("leave --device out to take a backend that does"));
         }
-        let kind = Kind::Cuda { kv_type: compute.kv_type.unwrap_or(KvType::F16), gpu };
+        let options = cuda::Options { kv_type: compute.kv_type.unwrap_or(KvType::F16), graph: !compute.no_graph };
+        let kind = Kind::Cuda { options, overlap: !compute.no_pdl, gpu };
         let chunk = if compute.goal == Goal::Memory { FEW_ROWS } else { 256 };
         Ok(Self { kind, chunk: compute.chunk.unwrap_or(chunk) })
     }
@@ -201,7 +208,7 @@ impl Choice {
     pub fn kv_type(&self) -> KvType {
         match &self.kind {
             Kind::Cpu(options) => options.kv_type,
-            Kind::Cuda { kv_type, .. } => *kv_type,
+            Kind::Cuda { options, .. } => options.kv_type,
             Kind::Reference { .. } => KvType::F32,
         }
     }
@@ -230,7 +237,7 @@ impl Choice {
     pub fn plan(&self, config: &Config, tensors: &[&TensorInfo], limits: Limits) -> MemoryPlan {
         match &self.kind {
             Kind::Cpu(options) => cpu::plan(config, tensors, limits, options),
-            Kind::Cuda { kv_type, .. } => cuda::plan(config, tensors, limits, *kv_type),
+            Kind::Cuda { options, .. } => cuda::plan(config, tensors, limits, options.kv_type),
             Kind::Reference { .. } => candle::plan(config, tensors, limits),
         }
     }
@@ -246,8 +253,8 @@ impl Choice {
     ) -> Result<Box<dyn Backend>> {
         Ok(match &self.kind {
             Kind::Cpu(options) => Box::new(Cpu::load(config, weights, plan, options, repack)?),
-            Kind::Cuda { kv_type, .. } => {
-                Box::new(Cuda::load(Box::new(Nvidia::open()?), config, weights, plan, *kv_type)?)
+            Kind::Cuda { options, overlap, .. } => {
+                Box::new(Cuda::load(Box::new(Nvidia::open(*overlap)?), config, weights, plan, *options)?)
             }
             Kind::Reference { .. } => Box::new(Candle::load(config, weights, plan)?),
         })

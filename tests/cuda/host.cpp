@@ -8,11 +8,15 @@
 #include <vector>
 
 #include "../../kernels/cuda/attention.cu"
-#include "../../kernels/cuda/gemv.cu"
+#include "../../kernels/cuda/decode.cu"
+#include "../../kernels/cuda/gemv4.cu"
+#include "../../kernels/cuda/gemv8.cu"
+#include "../../kernels/cuda/gemv_float.cu"
 #include "../../kernels/cuda/rows.cu"
 
 namespace host {
-Index thread, block;
+Index thread, block, grid;
+alignas(16) uint8_t launch_shared[64 << 10];
 
 namespace {
 constexpr size_t STACK = 64 << 10;
@@ -108,6 +112,7 @@ uint32_t* lanes() { return words[fibers[current].shuffles++ % 2] + thread.x / WA
 
 // Runs a kernel's blocks one after the other; `backwards` turns the order of blocks and threads round.
 extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const unsigned* grid, int backwards) {
+    host::grid = {grid[0], grid[1], grid[2]};
     host::kernel = kernel;
     host::args = args;
     unsigned count = grid[0] * grid[1] * grid[2];
@@ -122,7 +127,7 @@ extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const u
 #define INTEGERS(W)                                                                                           \
     extern "C" void taper_host_integers_##W(const Matrix& m, int row, const int8_t* codes, const int* sums, int* out) { \
         for (int g = 0; g < m.k / GROUP; g++)                                                                 \
-            out[g] = W::load(m, row, g).integer(codes_of(codes + g * GROUP, 1.0f, sums[g]));                  \
+            out[g] = W::unpack(W::fetch(m, row, g), m.codebook).integer(codes_of(codes + g * GROUP, 1.0f, sums[g]));                  \
     }
 INTEGERS(Affine4)
 INTEGERS(Affine4Min)

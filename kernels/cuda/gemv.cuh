@@ -1,0 +1,269 @@
+// Packed matrices times few rows of activations: a warp computes neighbouring rows of a matrix, lane l groups l, l + 32, ….
+//
+// Bytes: the weights once for every M rows of activations. Operations: about 2 a weight of 4 bits.
+//
+// Kernels whose numbers are quantized for the next matrix give them a group of 32 at a time, in clusters of C blocks: with the work
+// of a group in one block there are too few blocks for all multiprocessors of a large GPU.
+#pragma once
+
+#include "cluster.cuh"
+#include "stream.cuh"
+
+struct OneMatrix {
+    const Matrix& m;
+    int first;
+
+    DEVICE_MEMBER const Matrix& matrix(int) const { return m; }
+    DEVICE_MEMBER int row(int r) const { return min(first + r, m.rows - 1); }
+};
+
+struct LinearArgs {
+    Matrix matrix;
+    Activations x;
+    Activations to;       // The sums with what was there, for the next norm.
+    const float* weight;  // The next norm's, (matrix.rows).
+    float* stream;        // The residual stream, (rows, matrix.rows): added to.
+    float eps;            // Of the norm of x.
+    int rows;
+};
+
+// The sums are added to the residual stream, which is quantized for what comes next. matrix.rows is a multiple of 32.
+template <class W, int M, int C>
+DEVICE void add_linear(const LinearArgs& a) {
+    if constexpr (IS_FOR<C>) {
+        constexpr int R = GROUP / WARPS / C, N = R * M;
+        __shared__ float group[M][GROUP];
+        LAUNCH_SHARED(room);
+        int rank = cluster_rank<C>(), g = blockIdx.x / C, first = blockIdx.y * M;
+        int in_group = rank * GROUP / C + warp_id() * R, row = g * GROUP + in_group;
+        cluster_begin<C>();
+        OneMatrix source = {a.matrix, row};
+        Stream<W, R, OneMatrix> stream(source);
+        let_next_begin();
+        wait_for_previous();
+        constexpr int ROUNDS = (N + WARP - 1) / WARP;
+        float old[ROUNDS];
+#pragma unroll
+        for (int k = 0; k < ROUNDS; k++) {
+            int i = k * WARP + lane_id(), t = first + i % M;
+            old[k] = i < N && t < a.rows ? fresh(a.stream + int64_t(t) * a.matrix.rows + row + i / M) : 0.0f;
+        }
+        float sums[R][M];
+        dots(stream, a.x, first, a.rows, a.eps, room, sums);
+        cluster_begun<C>();
+#pragma unroll
+        for (int k = 0; k < ROUNDS; k++) {
+            int i = k * WARP + lane_id(), t = first + i % M;
+            if (i >= N || t >= a.rows) continue;
+            float sum = old[k] + pick(sums, i);
+            a.stream[int64_t(t) * a.matrix.rows + row + i / M] = sum;
+            put_in_first<C>(&group[i % M][in_group + i / M], sum);
+        }
+        cluster_sync<C>();
+        if (rank != 0) return;
+        for (int t = warp_id(); t < M && first + t < a.rows; t += WARPS)
+            put_unnormed(a.to, first + t, g, group[t][lane_id()], a.weight);
+    }
+}
+
+struct LogitsArgs {
+    Matrix matrix;
+    Activations x;
+    float* out;      // (rows, matrix.rows)
+    uint64_t* best;  // (rows): the largest logit in its upper half, then the complement of its id.
+    float eps;
+    int rows;
+};
+
+// A logit and its id as one number, of which the largest is the likeliest token, the first among equals. 0 is for what is no
+// finite number.
+DEVICE uint64_t rank_of(float logit, uint32_t id) {
+    uint32_t bits = __float_as_uint(logit);
+    if ((bits & 0x7F800000u) == 0x7F800000u) return 0;
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return uint64_t(bits) << 32 | uint32_t(~id);
+}
+
+template <class W, int M>
+DEVICE void logits(const LogitsArgs& a) {
+    constexpr int R = M == 1 ? 2 : 4, N = R * M;
+    LAUNCH_SHARED(room);
+    __shared__ uint64_t best[M][WARPS];
+    int row = (blockIdx.x * WARPS + warp_id()) * R, first = blockIdx.y * M;
+    OneMatrix source = {a.matrix, row};
+    Stream<W, R, OneMatrix> stream(source);
+    let_next_begin();
+    wait_for_previous();
+    float sums[R][M];
+    dots(stream, a.x, first, a.rows, a.eps, room, sums);
+    for (int i = lane_id(); i < N; i += WARP) {
+        int r = row + i / M, t = first + i % M;
+        if (r < a.matrix.rows && t < a.rows) a.out[int64_t(t) * a.matrix.rows + r] = pick(sums, i);
+    }
+    if (lane_id() == 0)
+#pragma unroll
+        for (int t = 0; t < M; t++) {
+            uint64_t most = 0;
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+                uint64_t rank = row + r < a.matrix.rows ? rank_of(sums[r][t], row + r) : 0;
+                most = rank > most ? rank : most;
+            }
+            best[t][warp_id()] = most;
+        }
+    __syncthreads();
+    for (int t = threadIdx.x; t < M && first + t < a.rows; t += THREADS) {
+        uint64_t most = 0;
+        for (int w = 0; w < WARPS; w++) most = best[t][w] > most ? best[t][w] : most;
+        atomic_max(a.best + first + t, most);
+    }
+}
+
+// Which of an attention's three matrices, or none.
+enum Kind { QUERY = 0, KEY = 1, VALUE = 2, NONE = 3 };
+
+struct Part {
+    Matrix matrix;
+    const float* bias;  // (matrix.rows), or null.
+    int64_t kind;
+};
+
+// Where keys and values go, see attention.cu.
+struct Cache {
+    uint8_t* bytes;    // (pages, layers, K | V, kv_heads, PAGE, head_dim)
+    int64_t page;      // Numbers of a page.
+    int64_t layer;     // From a page's first number to the layer's.
+    int kv_heads;
+    int head_dim;
+    int is_half;       // f16, otherwise f32.
+    int pad;
+};
+
+struct QkvArgs {
+    Part parts[3];
+    Activations x;
+    Cache cache;
+    float* query;          // (rows, heads * head_dim)
+    const float2* angles;  // (rows, head_dim / 2): cosine and sine.
+    const int* places;     // (rows): page * PAGE + token of the page.
+    float eps;
+    int rows;
+};
+
+DEVICE void store(const Cache& c, int64_t at, float a, float b) {
+    if (c.is_half) {
+        uint32_t both = uint32_t(to_half(a)) | uint32_t(to_half(b)) << 16;
+        *reinterpret_cast<uint32_t*>(c.bytes + 2 * at) = both;
+    } else {
+        *reinterpret_cast<float2*>(c.bytes + 4 * at) = make_float2(a, b);
+    }
+}
+
+// A pair of neighbouring rows of Q, K or V for row t of the activations: bias, RoPE (a, b) -> (a cos - b sin, b cos + a sin), keys
+// and values to their pages.
+DEVICE void put_pair(const QkvArgs& a, const Part& part, int row, int t, float x, float y) {
+    if (part.bias) {
+        x += part.bias[row];
+        y += part.bias[row + 1];
+    }
+    int dim = a.cache.head_dim, head = row / dim, d = row % dim;
+    if (part.kind != VALUE) {
+        float2 angle = fresh(a.angles + int64_t(t) * (dim / 2) + d / 2);
+        float turned = fmaf(x, angle.x, -(y * angle.y));
+        y = fmaf(y, angle.x, x * angle.y);
+        x = turned;
+    }
+    if (part.kind == QUERY) {
+        float* to = a.query + int64_t(t) * part.matrix.rows + row;
+        to[0] = x;
+        to[1] = y;
+        return;
+    }
+    int place = fresh(a.places + t);
+    int64_t block = (part.kind == VALUE ? a.cache.kv_heads : 0) + head;
+    int64_t at = (place / PAGE) * a.cache.page + a.cache.layer + (block * PAGE + place % PAGE) * dim + d;
+    store(a.cache, at, x, y);
+}
+
+// Rows that a block of `qkv` gives.
+constexpr int PAIRS = 2 * WARPS;
+
+// Blocks go through the parts of this format, one behind the other.
+template <class W, int M>
+DEVICE void qkv(const QkvArgs& a) {
+    LAUNCH_SHARED(room);
+    int block = blockIdx.x, part = 0;
+    for (; part < 3; part++) {
+        int blocks = a.parts[part].kind == NONE ? 0 : (a.parts[part].matrix.rows + PAIRS - 1) / PAIRS;
+        if (block < blocks) break;
+        block -= blocks;
+    }
+    const Part& p = a.parts[part];
+    int row = block * PAIRS + warp_id() * 2, first = blockIdx.y * M;
+    OneMatrix source = {p.matrix, row};
+    Stream<W, 2, OneMatrix> stream(source);
+    let_next_begin();
+    wait_for_previous();
+    float sums[2][M];
+    dots(stream, a.x, first, a.rows, a.eps, room, sums);
+    int t = lane_id();
+    float x = pick(sums, t), y = pick(sums, M + t);
+    if (t < M && first + t < a.rows && row < p.matrix.rows) put_pair(a, p, row, first + t, x, y);
+}
+
+struct TwoMatrices {
+    const Matrix &gate, &up;
+    int first, half;
+
+    DEVICE_MEMBER const Matrix& matrix(int r) const { return r < half ? gate : up; }
+    DEVICE_MEMBER int row(int r) const { return first + r % half; }
+};
+
+struct GatedArgs {
+    Matrix gate, up;
+    Activations x;
+    Activations to;
+    float eps;
+    int rows;
+};
+
+// gate * sigmoid(gate) * up, a group of 32 numbers a cluster.
+template <class W, int M, int C>
+DEVICE void gated(const GatedArgs& a) {
+    if constexpr (IS_FOR<C>) {
+        constexpr int R = GROUP / WARPS / C;
+        __shared__ float group[M][GROUP];
+        LAUNCH_SHARED(room);
+        int rank = cluster_rank<C>(), g = blockIdx.x / C, first = blockIdx.y * M;
+        int in_group = rank * GROUP / C + warp_id() * R;
+        cluster_begin<C>();
+        TwoMatrices source = {a.gate, a.up, g * GROUP + in_group, R};
+        Stream<W, 2 * R, TwoMatrices> stream(source);
+        let_next_begin();
+        wait_for_previous();
+        float sums[2 * R][M];
+        dots(stream, a.x, first, a.rows, a.eps, room, sums);
+        cluster_begun<C>();
+        for (int i = lane_id(); i < R * M; i += WARP) {
+            float gate = pick(sums, i), up = pick(sums, R * M + i);
+            float silu = gate / (1.0f + expf(-gate));
+            put_in_first<C>(&group[i % M][in_group + i / M], silu * up);
+        }
+        cluster_sync<C>();
+        if (rank != 0) return;
+        for (int t = warp_id(); t < M && first + t < a.rows; t += WARPS)
+            put_group(a.to, first + t, g, group[t][lane_id()], INFINITY);
+    }
+}
+
+// Blocks of a multiprocessor: the fewer rows of activations, the more there is to read and the less to hold.
+constexpr int blocks_of(int m) { return m == 1 ? 4 : m == 4 ? 2 : 1; }
+
+#define CLUSTERS(W, M, C)                                                                            \
+    KERNEL_OF(add_linear_##W##_##M##_##C, LinearArgs, a, blocks_of(M)) { add_linear<W, M, C>(a); } \
+    KERNEL_OF(gated_##W##_##M##_##C, GatedArgs, a, blocks_of(M)) { gated<W, M, C>(a); }
+// All kernels of a format for M rows of activations at once.
+#define ROWS(W, M)                                                              \
+    KERNEL_OF(qkv_##W##_##M, QkvArgs, a, blocks_of(M)) { qkv<W, M>(a); }          \
+    KERNEL_OF(logits_##W##_##M, LogitsArgs, a, blocks_of(M)) { logits<W, M>(a); } \
+    CLUSTERS(W, M, 1) CLUSTERS(W, M, 4)
