@@ -7,16 +7,18 @@
 #ifdef __CUDACC__
 #include <cuda_fp16.h>
 #define DEVICE static __device__ __forceinline__
-// A kernel takes one struct, which Rust lays out as C does, and blocks of THREADS, of which a multiprocessor is to hold `blocks`.
-#define KERNEL_OF(name, Args, a, blocks) \
-    extern "C" __global__ void __launch_bounds__(THREADS, blocks) name(const __grid_constant__ Args a)
+// A kernel takes one struct, which Rust lays out as C does. Its blocks have so many threads, and a multiprocessor is to hold so many
+// of them.
+#define KERNEL_OF(name, Args, a, threads, blocks) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Args a)
 #define DEVICE_MEMBER __device__ __forceinline__
 #else
 #include "host.h"
-#define KERNEL_OF(name, Args, a, blocks) extern "C" void name(const Args& a)
+#define KERNEL_OF(name, Args, a, threads, blocks) extern "C" void name(const Args& a)
 #endif
-#define KERNEL(name, Args, a) KERNEL_OF(name, Args, a, 1)
+#define KERNEL(name, Args, a) KERNEL_OF(name, Args, a, THREADS, 1)
 
+// Of a block, where a kernel does not say otherwise.
 constexpr int THREADS = 256;
 constexpr int WARP = 32;
 constexpr int WARPS = THREADS / WARP;
@@ -25,7 +27,7 @@ constexpr int GROUP = 32;
 // Tokens of a page of keys and values.
 constexpr int PAGE = 32;
 
-// Shared memory whose size the launch says, at most as much as `host.h` has.
+// Shared memory whose size the launch says, at most as much as `host.cpp` of the tests has.
 #ifdef __CUDACC__
 #define LAUNCH_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
 #else
@@ -119,23 +121,12 @@ DEVICE float warp_sum(float x) {
     return x;
 }
 
-DEVICE int warp_sum(int x) {
-    for (int o = WARP / 2; o; o >>= 1) x += __shfl_xor_sync(~0u, x, o);
-    return x;
-}
+DEVICE int warp_sum(int x) { return __reduce_add_sync(~0u, x); }
 
 DEVICE float warp_max(float x) {
     for (int o = WARP / 2; o; o >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, o));
     return x;
 }
 
-// The sum over the block, the same in every thread. `room` is WARPS numbers that nobody else uses.
-DEVICE float block_sum(float x, float* room) {
-    x = warp_sum(x);
-    __syncthreads();
-    if (lane_id() == 0) room[warp_id()] = x;
-    __syncthreads();
-    float sum = 0;
-    for (int w = 0; w < WARPS; w++) sum += room[w];
-    return sum;
-}
+// The largest of a warp's magnitudes: without their signs, numbers are in the order of their bits.
+DEVICE float warp_largest(float x) { return __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(fabsf(x)))); }

@@ -71,22 +71,46 @@ DEVICE void score(const DecodeArgs& a, const DecodeRoom<D, H>& room, const uint4
     for (int j = 0; j < H; j++) scores[j] = (scores[j] + __shfl_xor_sync(~0u, scores[j], 1)) * a.scale;
 }
 
-// The chunks of a row and key head become one answer, which is quantized.
+// The chunks from..end of a row and key head become one answer, which is quantized. Weights of chunks are worked out SPAN at a time.
 template <int D, int H>
-DEVICE void join_chunks(const DecodeArgs& a, int row, int first, int count, int from, int end) {
-    for (int i = threadIdx.x; i < count * D; i += THREADS) {
-        int head = first + i / D, d = i % D;
-        Softmax all = {-INFINITY, 0.0f};
-        float sum = 0.0f;
-        const float* partial = a.partials + ((int64_t(row) * a.heads + head) * a.chunks + from) * (D + 2);
-        for (int c = from; c < end; c++, partial += D + 2) {
-            Joined joined = join(all, {fresh(partial + D), fresh(partial + D + 1)});
-            sum = fmaf(fresh(partial + d), joined.b, sum * joined.a);
-            all = joined.both;
+DEVICE void join_chunks(const DecodeArgs& a, DecodeRoom<D, H>& room, int row, int first, int count, int from, int end) {
+    auto partial = [&](int j, int c) { return a.partials + ((int64_t(row) * a.heads + first + j) * a.chunks + c) * (D + 2); };
+    for (int j = warp_id(); j < count; j += WARPS) {
+        float top = -INFINITY, total = 0.0f;
+        for (int c = from + lane_id(); c < end; c += WARP) top = fmaxf(top, fresh(partial(j, c) + D));
+        top = warp_max(top);
+        for (int c = from + lane_id(); c < end; c += WARP)
+            total = fmaf(fresh(partial(j, c) + D + 1), expf(fresh(partial(j, c) + D) - top), total);
+        total = warp_sum(total);
+        if (lane_id() == 0) room.softmax[j] = {top, total};
+    }
+    constexpr int EACH = (H * D + THREADS - 1) / THREADS;
+    float sums[EACH];
+#pragma unroll
+    for (int k = 0; k < EACH; k++) sums[k] = 0.0f;
+    for (int tile = from; tile < end; tile += SPAN) {
+        int n = min(SPAN, end - tile);
+        __syncthreads();
+        for (int i = threadIdx.x; i < count * n; i += THREADS) {
+            int j = i / n, c = i % n;
+            room.scores[j][c] = expf(fresh(partial(j, tile + c) + D) - room.softmax[j].top);
         }
-        float x = sum / all.total;
-        a.out[(int64_t(row) * a.heads + head) * D + d] = x;
-        put_group(a.to, row, (head * D + d) / GROUP, x, INFINITY);
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            int i = k * THREADS + threadIdx.x, j = i / D;
+            if (i >= count * D) break;
+#pragma unroll 8
+            for (int c = 0; c < n; c++) sums[k] = fmaf(fresh(partial(j, tile + c) + i % D), room.scores[j][c], sums[k]);
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < EACH; k++) {
+        int i = k * THREADS + threadIdx.x, j = i / D;
+        if (i >= count * D) break;
+        float x = sums[k] / room.softmax[j].total;
+        a.out[(int64_t(row) * a.heads + first) * D + i] = x;
+        put_group(a.to, row, (first * D + i) / GROUP, x, INFINITY);
     }
 }
 
@@ -179,7 +203,7 @@ DEVICE void decode(const DecodeArgs& a) {
     }
     if (chunks - first_chunk == 1) return;
     if (!is_last(a.counters + row * a.kv_heads + kv, chunks - first_chunk)) return;
-    join_chunks<D, H>(a, row, kv * count, count, first_chunk, chunks);
+    join_chunks<D, H>(a, room, row, kv * count, count, first_chunk, chunks);
 }
 
 #define DECODE(D, H) \

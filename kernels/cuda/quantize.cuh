@@ -37,7 +37,7 @@ struct Quantized {
 
 // Quantizes a warp's 32 numbers.
 DEVICE Quantized quantize(float x) {
-    float largest = warp_max(fabsf(x));
+    float largest = warp_largest(x);
     float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
     int code = __float2int_rn(x * inverse);
     return {code, largest / 127.0f, warp_sum(code), largest};
@@ -67,22 +67,29 @@ DEVICE void put_unnormed(const Activations& to, int row, int g, float x, const f
     if (lane_id() == 0) to.squares[row * (to.k / GROUP) + g] = squares;
 }
 
-// What the sums of a row are to be multiplied with, and the scale above which a group's rests count.
+// What the sums of a row are to be multiplied with, and the square of a scale above which a group's rests count.
 struct Normed {
     float factor;
     float least;
 };
 
-// Of one row, by a warp.
-DEVICE Normed normed(const Activations& x, int64_t row, float eps) {
-    if (!x.squares) return {1.0f, 0.0f};
+// This lane's share of a row's squares.
+DEVICE float2 own_squares(const Activations& x, int64_t row) {
     int groups = int(x.k / GROUP);
-    float a = 0.0f, b = 0.0f;
+    float2 sums = make_float2(0.0f, 0.0f);
+    if (!x.squares) return sums;
+#pragma unroll 4
     for (int g = lane_id(); g < groups; g += WARP) {
         float2 squares = fresh(x.squares + row * groups + g);
-        a += squares.x;
-        b += squares.y;
+        sums.x += squares.x;
+        sums.y += squares.y;
     }
-    a = warp_sum(a), b = warp_sum(b);
-    return {1.0f / sqrtf(a / float(x.k) + eps), OUTLIER / 127.0f * sqrtf(b / float(x.k))};
+    return sums;
+}
+
+// By a warp, of all its lanes' squares. scale * 127 > OUTLIER * root of the mean square, squared.
+DEVICE Normed normed(const Activations& x, float2 squares, float eps) {
+    if (!x.squares) return {1.0f, 0.0f};
+    float a = warp_sum(squares.x), b = warp_sum(squares.y), k = float(x.k);
+    return {rsqrtf(a / k + eps), b * (OUTLIER * OUTLIER / (127.0f * 127.0f)) / k};
 }

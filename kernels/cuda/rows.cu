@@ -41,19 +41,22 @@ struct BeginArgs {
     uint64_t* best;  // (rows): set to 0.
 };
 
-// Takes a step in: the rows' embeddings, and what else the host says of them. A block a row.
+// Takes a step in: the rows' embeddings, and what else the host says of them. A warp a group: the host's memory is far, and all of
+// it is to be asked for at once.
 KERNEL(begin_step, BeginArgs, a) {
     let_next_begin();
     wait_for_previous();
-    for (int g = warp_id(); g < a.to.k / GROUP; g += WARPS) {
-        int64_t at = blockIdx.x * a.to.k + g * GROUP + lane_id();
+    int row = blockIdx.x, g = blockIdx.y * WARPS + warp_id();
+    uint32_t count = a.words[0];
+    if (g < a.to.k / GROUP) {
+        int64_t at = row * a.to.k + g * GROUP + lane_id();
         float x = a.embeddings[at];
         a.stream[at] = x;
-        put_unnormed(a.to, blockIdx.x, g, x, a.weight);
+        put_unnormed(a.to, row, g, x, a.weight);
     }
-    uint32_t count = a.words[0];
-    for (uint32_t i = blockIdx.x * THREADS + threadIdx.x; i < count; i += gridDim.x * THREADS) a.to_words[i] = a.words[1 + i];
-    if (threadIdx.x == 0) a.best[blockIdx.x] = 0;
+    uint32_t first = (row * gridDim.y + blockIdx.y) * THREADS + threadIdx.x;
+    for (uint32_t i = first; i < count; i += gridDim.x * gridDim.y * THREADS) a.to_words[i] = a.words[1 + i];
+    if (first < gridDim.x) a.best[first] = 0;
 }
 
 struct FinishArgs {

@@ -15,7 +15,7 @@
 #include "../../kernels/cuda/rows.cu"
 
 namespace host {
-Index thread, block, grid;
+Index thread, block, grid, dim;
 alignas(16) uint8_t launch_shared[64 << 10];
 
 namespace {
@@ -34,8 +34,9 @@ struct Fiber {
     unsigned shuffles = 0;
 };
 
-std::vector<Fiber> fibers(THREADS);
-uint32_t words[2][THREADS];
+constexpr int MOST = 1024;
+std::vector<Fiber> fibers(MOST);
+uint32_t words[2][MOST];
 jmp_buf scheduler;
 ucontext_t from;
 int current;
@@ -56,7 +57,7 @@ void run() {
     }
 }
 
-void turn(int i) {
+__attribute__((noinline)) void turn(int i) {
     Fiber& f = fibers[i];
     current = i;
     thread = {unsigned(i), 0, 0};
@@ -76,29 +77,32 @@ bool release(int first, int count, State at) {
     return true;
 }
 
+void prepare(Fiber& f) {
+    f.state = READY;
+    f.shuffles = 0;
+    if (f.begun) return;
+    f.stack.resize(STACK);
+    getcontext(&f.start);
+    f.start.uc_stack.ss_sp = f.stack.data();
+    f.start.uc_stack.ss_size = STACK;
+    f.start.uc_link = &from;
+    makecontext(&f.start, run, 0);
+}
+
 void run_block(bool backwards) {
-    for (Fiber& f : fibers) {
-        f.state = READY;
-        f.shuffles = 0;
-        if (f.begun) continue;
-        f.stack.resize(STACK);
-        getcontext(&f.start);
-        f.start.uc_stack.ss_sp = f.stack.data();
-        f.start.uc_stack.ss_size = STACK;
-        f.start.uc_link = &from;
-        makecontext(&f.start, run, 0);
-    }
+    int threads = dim.x;
+    for (int i = 0; i < threads; i++) prepare(fibers[i]);
     for (bool moved = true; moved;) {
         moved = false;
-        for (int i = 0; i < THREADS; i++) {
-            int which = backwards ? THREADS - 1 - i : i;
+        for (int i = 0; i < threads; i++) {
+            int which = backwards ? threads - 1 - i : i;
             if (fibers[which].state == READY) turn(which), moved = true;
         }
-        for (int w = 0; w < THREADS; w += WARP) moved |= release(w, WARP, AT_WARP);
-        moved |= release(0, THREADS, AT_BLOCK);
+        for (int w = 0; w < threads; w += WARP) moved |= release(w, WARP, AT_WARP);
+        moved |= release(0, threads, AT_BLOCK);
     }
-    for (Fiber& f : fibers)
-        if (f.state != DONE) {
+    for (int i = 0; i < threads; i++)
+        if (fibers[i].state != DONE) {
             fprintf(stderr, "threads of a block wait for each other for ever\n");
             abort();
         }
@@ -111,7 +115,8 @@ uint32_t* lanes() { return words[fibers[current].shuffles++ % 2] + thread.x / WA
 }  // namespace host
 
 // Runs a kernel's blocks one after the other; `backwards` turns the order of blocks and threads round.
-extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const unsigned* grid, int backwards) {
+extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const unsigned* grid, unsigned threads, int backwards) {
+    host::dim = {threads, 1, 1};
     host::grid = {grid[0], grid[1], grid[2]};
     host::kernel = kernel;
     host::args = args;

@@ -17,7 +17,7 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 
 namespace host {
 struct Index { unsigned x, y, z; };
-extern Index thread, block, grid;
+extern Index thread, block, grid, dim;
 extern uint8_t launch_shared[];
 
 // Ends this thread's turn until all of the block, or of its warp, have come here.
@@ -46,6 +46,7 @@ inline uint16_t to_half(float x) {
 #define threadIdx host::thread
 #define blockIdx host::block
 #define gridDim host::grid
+#define blockDim host::dim
 #define __syncthreads host::meet_block
 inline void __threadfence() {}
 
@@ -90,5 +91,18 @@ T __shfl_xor_sync(uint32_t, T x, int mask) {
     memcpy(&words[lane], &x, 4);
     host::meet_warp();
     memcpy(&x, &words[lane ^ mask], 4);
+    return x;
+}
+
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline int __reduce_add_sync(uint32_t mask, int x) {
+    for (int o = 16; o; o >>= 1) x += __shfl_xor_sync(mask, x, o);
+    return x;
+}
+inline uint32_t __reduce_max_sync(uint32_t mask, uint32_t x) {
+    for (int o = 16; o; o >>= 1) {
+        uint32_t other = __shfl_xor_sync(mask, x, o);
+        x = other > x ? other : x;
+    }
     return x;
 }

@@ -25,8 +25,8 @@ pub struct Launch<'a> {
     /// Its name in the sources.
     pub kernel: &'a str,
     pub grid: [u32; 3],
-    /// Blocks of a cluster, along the grid's first dimension.
-    pub cluster: u32,
+    /// Of a block.
+    pub threads: u32,
     /// Bytes of shared memory beside the kernel's own.
     pub shared: usize,
     /// Whether it waits by itself for the kernel in front of it, so that it can begin before that has ended.
@@ -112,9 +112,6 @@ pub trait Gpu {
     fn recorded(&mut self) -> Result<Graph>;
 
     fn replay(&mut self, graph: Graph) -> Result<()>;
-
-    /// Whether the kernels for clusters of blocks are there.
-    fn has_clusters(&self) -> bool;
 }
 
 /// The first NVIDIA GPU.
@@ -126,7 +123,6 @@ pub struct Nvidia {
     memory: Vec<Address>,
     pinned: Vec<*mut c_void>,
     graphs: Vec<sys::CUgraphExec>,
-    has_clusters: bool,
     overlap: bool,
 }
 
@@ -152,7 +148,6 @@ impl Nvidia {
             memory: Vec::new(),
             pinned: Vec::new(),
             graphs: Vec::new(),
-            has_clusters: false,
             overlap: false,
         };
         for (name, image) in IMAGES {
@@ -168,8 +163,7 @@ impl Nvidia {
         };
         use sys::CUfunction_attribute_enum::{CU_FUNC_ATTRIBUTE_BINARY_VERSION, CU_FUNC_ATTRIBUTE_PTX_VERSION};
         let code = version(CU_FUNC_ATTRIBUTE_BINARY_VERSION)?.min(version(CU_FUNC_ATTRIBUTE_PTX_VERSION)?);
-        gpu.has_clusters = code >= CLUSTERS_FROM;
-        gpu.overlap = overlap && gpu.has_clusters;
+        gpu.overlap = overlap && code >= OVERLAP_FROM;
         Ok(gpu)
     }
 
@@ -190,8 +184,8 @@ impl Nvidia {
     }
 }
 
-/// Clusters and overlapping kernels are of `sm_90` and newer.
-const CLUSTERS_FROM: i32 = 90;
+/// Kernels begin before the one in front has ended on `sm_90` and newer.
+const OVERLAP_FROM: i32 = 90;
 
 impl Gpu for Nvidia {
     fn take(&mut self, bytes: usize) -> Result<Address> {
@@ -250,34 +244,24 @@ impl Gpu for Nvidia {
 
     fn launch(&mut self, launch: &Launch<'_>, args: &[u8]) -> Result<()> {
         let function = self.function(launch.kernel)?;
-        let mut attributes = [sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_IGNORE,
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
             pad: [0; 4],
             value: sys::CUlaunchAttributeValue { pad: [0; 64] },
-        }; 2];
-        let mut count = 0;
-        if launch.cluster > 1 {
-            attributes[count].id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-            attributes[count].value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: launch.cluster, y: 1, z: 1 };
-            count += 1;
-        }
-        if launch.waits && self.overlap {
-            attributes[count].id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-            attributes[count].value.programmaticStreamSerializationAllowed = 1;
-            count += 1;
-        }
+        };
+        attribute.value.programmaticStreamSerializationAllowed = 1;
         let [x, y, z] = launch.grid;
         let config = sys::CUlaunchConfig {
             gridDimX: x,
             gridDimY: y,
             gridDimZ: z,
-            blockDimX: THREADS,
+            blockDimX: launch.threads,
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: launch.shared as u32,
             hStream: self.stream,
-            attrs: attributes.as_mut_ptr(),
-            numAttrs: count as u32,
+            attrs: &raw mut attribute,
+            numAttrs: (launch.waits && self.overlap).into(),
         };
         let mut params = [args.as_ptr().cast_mut().cast::<c_void>()];
         // SAFETY: the kernel takes one struct, of which these are the bytes; the driver copies them.
@@ -311,10 +295,6 @@ impl Gpu for Nvidia {
     fn replay(&mut self, graph: Graph) -> Result<()> {
         // SAFETY: the graph was instantiated by this one.
         unsafe { result::graph::launch(self.graphs[graph.0], self.stream) }.map_err(|e| failed("replay a step", e))
-    }
-
-    fn has_clusters(&self) -> bool {
-        self.has_clusters
     }
 }
 

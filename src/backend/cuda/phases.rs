@@ -5,7 +5,7 @@ use super::args::{
     Activations, Attend, Begin, Decode, Finish, Gated, HandOn, Linear, Logits, NONE, Part, Plain, Qkv, Quantize,
     bytes_of, bytes_of_mut,
 };
-use super::gpu::{Address, Launch};
+use super::gpu::{Address, Launch, THREADS};
 use super::memory::{CHUNK, FEW, Places, chunks, head_rows};
 use super::model::Matrix;
 use super::pages::numbers;
@@ -17,8 +17,8 @@ use crate::format::packed::{Format, GROUP};
 const HEADS: usize = 8;
 /// Warps of a block: `WARPS` of `common.cuh`.
 const WARPS: usize = 8;
-/// Blocks of a cluster, which give 32 numbers of a row together.
-const CLUSTER: usize = 4;
+/// Warps of a block that gives 32 numbers of a row: `ADD_WARPS` and `GATED_WARPS` of `gemv.cuh`.
+const GROUP_WARPS: usize = 8;
 
 /// Rows of activations that a block takes at once.
 fn rows_at_once(format: Format, rows: usize) -> usize {
@@ -40,28 +40,24 @@ impl Cuda {
         self.gpu.launch(launch, bytes_of(&[args]))
     }
 
-    /// A kernel that waits for nothing by itself, a block for each row of the grid.
+    /// A kernel that waits for nothing by itself.
     fn plainly<A: Plain>(&mut self, kernel: &str, grid: [u32; 3], args: A) -> Result<()> {
-        self.launch(&Launch { kernel, grid, cluster: 1, shared: 0, waits: false }, args)
+        self.launch(&Launch { kernel, grid, threads: THREADS, shared: 0, waits: false }, args)
     }
 
-    /// A kernel over a matrix of a format; `blocks` of them give all of its rows, `clustered` ones 32 at a time.
-    fn over<A: Plain>(&mut self, what: &str, (format, k): (Format, usize), blocks: usize, clustered: bool, rows: usize, args: A) -> Result<()> {
+    /// One that does.
+    fn waiting<A: Plain>(&mut self, kernel: &str, grid: [u32; 3], args: A) -> Result<()> {
+        self.launch(&Launch { kernel, grid, threads: THREADS, shared: 0, waits: true }, args)
+    }
+
+    /// A kernel over a matrix of a format, of which so many blocks of so many warps give all rows. `x` is
+    /// the width of the activations, and how many rows of them there are.
+    fn over<A: Plain>(&mut self, what: &str, format: Format, blocks: usize, warps: usize, x: (usize, usize), args: A) -> Result<()> {
+        let (k, rows) = x;
         let at_once = rows_at_once(format, rows);
-        let cluster = if self.gpu.has_clusters() { CLUSTER } else { 1 };
-        let (kernel, cluster) = if clustered {
-            (format!("{what}_{format:?}_{at_once}_{cluster}"), cluster)
-        } else {
-            (format!("{what}_{format:?}_{at_once}"), 1)
-        };
-        let launch = Launch {
-            kernel: &kernel,
-            grid: [(blocks * cluster) as u32, rows.div_ceil(at_once) as u32, 1],
-            cluster: cluster as u32,
-            shared: shared_bytes(format, k, rows),
-            waits: true,
-        };
-        self.launch(&launch, args)
+        let kernel = format!("{what}_{format:?}_{at_once}");
+        let grid = [blocks as u32, rows.div_ceil(at_once) as u32, 1];
+        self.launch(&Launch { kernel: &kernel, grid, threads: 32 * warps as u32, shared: shared_bytes(format, k, rows), waits: true }, args)
     }
 
     /// Where the step's rows belong.
@@ -101,8 +97,9 @@ impl Cuda {
             to: self.buffers.normed,
             best: self.buffers.best,
         };
-        let grid = [self.step.rows() as u32, 1, 1];
-        self.launch(&Launch { kernel: "begin_step", grid, cluster: 1, shared: 0, waits: true }, args)
+        let rows = self.step.rows() as u32;
+        let blocks = self.model.config.hidden.div_ceil(GROUP * WARPS) as u32;
+        self.waiting("begin_step", [rows, blocks, 1], args)
     }
 
     /// Rows of the residual stream for the next norm; those that `which` names, or all of them in order.
@@ -155,11 +152,11 @@ impl Cuda {
             eps: self.model.config.rms_eps,
             rows: rows as i32,
         };
-        let block = WARPS * if rows == 1 { 2 } else { 4 };
-        let k = self.model.config.hidden;
-        self.over("logits", (head.format, k), self.model.config.vocab.div_ceil(block), false, rows, args)?;
+        let block = WARPS * 4;
+        let blocks = self.model.config.vocab.div_ceil(block);
+        self.over("logits", head.format, blocks, WARPS, (self.model.config.hidden, rows), args)?;
         let args = Finish { best: self.buffers.best, out: self.best.device, rows: rows as i64 };
-        self.launch(&Launch { kernel: "finish_step", grid: [1; 3], cluster: 1, shared: 0, waits: true }, args)
+        self.waiting("finish_step", [1; 3], args)
     }
 
     /// Whether the head is for all rows of a step of few, in order.
@@ -239,7 +236,7 @@ impl Cuda {
         let kernel = format!("decode_{}_{}", config.head_dim, if group > 4 { 8 } else { 4 });
         let blocks = self.blocks_of_context().min(chunks(&self.limits));
         let grid = [blocks as u32, config.kv_heads as u32, self.step.rows() as u32];
-        self.launch(&Launch { kernel: &kernel, grid, cluster: 1, shared: 0, waits: true }, args)?;
+        self.waiting(&kernel, grid, args)?;
         Ok(true)
     }
 
@@ -268,7 +265,7 @@ impl Cuda {
             rows: rows as i32,
         };
         let blocks = self.model.config.hidden / GROUP;
-        self.over("add_linear", (matrix.format, x.k as usize), blocks, true, rows, args)
+        self.over("add_linear", matrix.format, blocks, GROUP_WARPS, (x.k as usize, rows), args)
     }
 }
 
@@ -307,7 +304,7 @@ impl Phases for Cuda {
             };
             let same = matrices.iter().filter(|m| m.format == leader.format);
             let blocks = same.map(|m| (m.place.rows as usize).div_ceil(2 * WARPS)).sum();
-            self.over("qkv", (leader.format, self.model.config.hidden), blocks, false, rows, args)?;
+            self.over("qkv", leader.format, blocks, WARPS, (self.model.config.hidden, rows), args)?;
         }
         Ok(())
     }
@@ -366,9 +363,8 @@ impl Phases for Cuda {
             eps: self.model.config.rms_eps,
             rows: rows as i32,
         };
-        let config = &self.model.config;
-        let (k, blocks) = (config.hidden, config.ffn / GROUP);
-        self.over("gated", (gate.format, k), blocks, true, rows, args)
+        let (k, blocks) = (self.model.config.hidden, self.model.config.ffn / GROUP);
+        self.over("gated", gate.format, blocks, GROUP_WARPS, (k, rows), args)
     }
 
     fn down(&mut self, layer: usize) -> Result<()> {
