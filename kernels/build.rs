@@ -127,7 +127,9 @@ fn compile_all(nvcc: &Path, sources: &[PathBuf], out: &Path) -> Result<(), Strin
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err("a compiler's thread died".into())))
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err("a compiler's thread died".into())))
     })
 }
 

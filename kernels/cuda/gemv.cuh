@@ -8,13 +8,12 @@
 
 #include "stream.cuh"
 
-// Warps of a block, by what it computes.
-#ifndef ADD_WARPS
-#define ADD_WARPS 8
-#endif
-#ifndef GATED_WARPS
-#define GATED_WARPS 8
-#endif
+// How a kernel is cut: warps of a block, blocks that a multiprocessor is to hold with one row of activations, and registers for
+// weights under way. Of some dozens tried on an H100 with TinyLlama these were the quickest.
+struct Cut {
+    int warps, blocks, ahead;
+};
+constexpr Cut QKV = {8, 2, 40}, LOGITS = {8, 3, 20}, ADD = {16, 1, 40}, GATED = {8, 2, 40};
 
 struct OneMatrix {
     const Matrix& m;
@@ -37,11 +36,11 @@ struct LinearArgs {
 // The sums are added to the residual stream, which is quantized for what comes next. matrix.rows is a multiple of 32.
 template <class W, int M>
 DEVICE void add_linear(const LinearArgs& a) {
-    constexpr int R = GROUP / ADD_WARPS, N = R * M, ROUNDS = (N + WARP - 1) / WARP;
+    constexpr int R = GROUP / ADD.warps, N = R * M, ROUNDS = (N + WARP - 1) / WARP;
     __shared__ float group[M][GROUP];
     int g = blockIdx.x, first = blockIdx.y * M, in_group = warp_id() * R, row = g * GROUP + in_group;
     OneMatrix source = {a.matrix, row};
-    Stream<W, R, OneMatrix> stream(source);
+    Stream<W, R, ADD.ahead, OneMatrix> stream(source);
     let_next_begin();
     wait_for_previous();
     float old[ROUNDS];
@@ -61,7 +60,7 @@ DEVICE void add_linear(const LinearArgs& a) {
         group[i % M][in_group + i / M] = sum;
     }
     __syncthreads();
-    for (int t = warp_id(); t < M && first + t < a.rows; t += ADD_WARPS)
+    for (int t = warp_id(); t < M && first + t < a.rows; t += ADD.warps)
         put_unnormed(a.to, first + t, g, group[t][lane_id()], a.weight);
 }
 
@@ -89,7 +88,7 @@ DEVICE void logits(const LogitsArgs& a) {
     __shared__ uint64_t best[M][WARPS];
     int row = (blockIdx.x * WARPS + warp_id()) * R, first = blockIdx.y * M;
     OneMatrix source = {a.matrix, row};
-    Stream<W, R, OneMatrix> stream(source);
+    Stream<W, R, LOGITS.ahead, OneMatrix> stream(source);
     let_next_begin();
     wait_for_previous();
     float sums[R][M];
@@ -198,7 +197,7 @@ DEVICE void qkv(const QkvArgs& a) {
     const Part& p = a.parts[part];
     int row = block * PAIRS + warp_id() * 2, first = blockIdx.y * M;
     OneMatrix source = {p.matrix, row};
-    Stream<W, 2, OneMatrix> stream(source);
+    Stream<W, 2, QKV.ahead, OneMatrix> stream(source);
     let_next_begin();
     wait_for_previous();
     float sums[2][M];
@@ -227,11 +226,11 @@ struct GatedArgs {
 // gate * sigmoid(gate) * up, a group of 32 numbers a block.
 template <class W, int M>
 DEVICE void gated(const GatedArgs& a) {
-    constexpr int R = GROUP / GATED_WARPS;
+    constexpr int R = GROUP / GATED.warps;
     __shared__ float group[M][GROUP];
     int g = blockIdx.x, first = blockIdx.y * M, in_group = warp_id() * R;
     TwoMatrices source = {a.gate, a.up, g * GROUP + in_group, R};
-    Stream<W, 2 * R, TwoMatrices> stream(source);
+    Stream<W, 2 * R, GATED.ahead, TwoMatrices> stream(source);
     let_next_begin();
     wait_for_previous();
     float sums[2 * R][M];
@@ -242,16 +241,17 @@ DEVICE void gated(const GatedArgs& a) {
         group[i % M][in_group + i / M] = silu * up;
     }
     __syncthreads();
-    for (int t = warp_id(); t < M && first + t < a.rows; t += GATED_WARPS)
+    for (int t = warp_id(); t < M && first + t < a.rows; t += GATED.warps)
         put_group(a.to, first + t, g, group[t][lane_id()], INFINITY);
 }
 
-// Blocks of 256 threads that a multiprocessor is to hold: the more rows of activations, the more registers it takes.
-constexpr int blocks_of(int m, int warps) { return at_least_one((m == 1 ? 2 : 1) * WARPS / warps); }
+// More rows of activations take more registers.
+constexpr int blocks_of(Cut cut, int m) { return m == 1 ? cut.blocks : 1; }
 
+#define CUT_KERNEL(name, Args, a, cut, M) KERNEL_OF(name, Args, a, cut.warps* WARP, blocks_of(cut, M))
 // All kernels of a format for M rows of activations at once.
-#define ROWS(W, M)                                                                                                       \
-    KERNEL_OF(qkv_##W##_##M, QkvArgs, a, THREADS, blocks_of(M, WARPS)) { qkv<W, M>(a); }                                 \
-    KERNEL_OF(logits_##W##_##M, LogitsArgs, a, THREADS, blocks_of(M, WARPS)) { logits<W, M>(a); }                        \
-    KERNEL_OF(add_linear_##W##_##M, LinearArgs, a, ADD_WARPS* WARP, blocks_of(M, ADD_WARPS)) { add_linear<W, M>(a); }    \
-    KERNEL_OF(gated_##W##_##M, GatedArgs, a, GATED_WARPS* WARP, blocks_of(M, GATED_WARPS)) { gated<W, M>(a); }
+#define ROWS(W, M)                                                              \
+    CUT_KERNEL(qkv_##W##_##M, QkvArgs, a, QKV, M) { qkv<W, M>(a); }             \
+    CUT_KERNEL(logits_##W##_##M, LogitsArgs, a, LOGITS, M) { logits<W, M>(a); } \
+    CUT_KERNEL(add_linear_##W##_##M, LinearArgs, a, ADD, M) { add_linear<W, M>(a); } \
+    CUT_KERNEL(gated_##W##_##M, GatedArgs, a, GATED, M) { gated<W, M>(a); }

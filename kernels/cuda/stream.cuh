@@ -6,14 +6,10 @@
 
 #include "dot.cuh"
 
-#ifndef AHEAD
-#define AHEAD 40
-#endif
-
 constexpr int at_least_one(int n) { return n < 1 ? 1 : n; }
 
 // R rows, which `Source` finds: `matrix(r)` and `row(r)`.
-template <class W, int R, class Source>
+template <class W, int R, int AHEAD, class Source>
 struct Stream {
     static constexpr int DEPTH = at_least_one(AHEAD / (W::WORDS * R));
     const Source& source;
@@ -98,8 +94,9 @@ DEVICE void add_numbers(const W (&w)[R], const Activations& x, int64_t row, int 
 
 // The sums of a warp's R rows times M rows of activations, `first` and those behind it, in every lane. Rows from `rows` on are
 // left out. All threads of the block come here.
-template <class W, int R, int M, class Source>
-DEVICE void dots(Stream<W, R, Source>& stream, const Activations& x, int first, int rows, float eps, float (&sums)[R][M]) {
+template <class W, int R, int M, int AHEAD, class Source>
+DEVICE void dots(Stream<W, R, AHEAD, Source>& stream, const Activations& x, int first, int rows, float eps,
+                 float (&sums)[R][M]) {
     constexpr bool STAGES = M == 1 && !W::FLOAT;
     LAUNCH_SHARED(room);
     __shared__ Normed norms[M];

@@ -17,8 +17,8 @@ use crate::format::packed::{Format, GROUP};
 const HEADS: usize = 8;
 /// Warps of a block: `WARPS` of `common.cuh`.
 const WARPS: usize = 8;
-/// Warps of a block that gives 32 numbers of a row: `ADD_WARPS` and `GATED_WARPS` of `gemv.cuh`.
-const GROUP_WARPS: usize = 8;
+/// The same of a block that adds to the residual stream: `ADD` of `gemv.cuh`.
+const ADD_WARPS: usize = 16;
 
 /// Rows of activations that a block takes at once.
 fn rows_at_once(format: Format, rows: usize) -> usize {
@@ -52,12 +52,29 @@ impl Cuda {
 
     /// A kernel over a matrix of a format, of which so many blocks of so many warps give all rows. `x` is
     /// the width of the activations, and how many rows of them there are.
-    fn over<A: Plain>(&mut self, what: &str, format: Format, blocks: usize, warps: usize, x: (usize, usize), args: A) -> Result<()> {
+    fn over<A: Plain>(
+        &mut self,
+        what: &str,
+        format: Format,
+        blocks: usize,
+        warps: usize,
+        x: (usize, usize),
+        args: A,
+    ) -> Result<()> {
         let (k, rows) = x;
         let at_once = rows_at_once(format, rows);
         let kernel = format!("{what}_{format:?}_{at_once}");
         let grid = [blocks as u32, rows.div_ceil(at_once) as u32, 1];
-        self.launch(&Launch { kernel: &kernel, grid, threads: 32 * warps as u32, shared: shared_bytes(format, k, rows), waits: true }, args)
+        self.launch(
+            &Launch {
+                kernel: &kernel,
+                grid,
+                threads: 32 * warps as u32,
+                shared: shared_bytes(format, k, rows),
+                waits: true,
+            },
+            args,
+        )
     }
 
     /// Where the step's rows belong.
@@ -265,7 +282,7 @@ impl Cuda {
             rows: rows as i32,
         };
         let blocks = self.model.config.hidden / GROUP;
-        self.over("add_linear", matrix.format, blocks, GROUP_WARPS, (x.k as usize, rows), args)
+        self.over("add_linear", matrix.format, blocks, ADD_WARPS, (x.k as usize, rows), args)
     }
 }
 
@@ -364,7 +381,7 @@ impl Phases for Cuda {
             rows: rows as i32,
         };
         let (k, blocks) = (self.model.config.hidden, self.model.config.ffn / GROUP);
-        self.over("gated", gate.format, blocks, GROUP_WARPS, (k, rows), args)
+        self.over("gated", gate.format, blocks, WARPS, (k, rows), args)
     }
 
     fn down(&mut self, layer: usize) -> Result<()> {
