@@ -48,13 +48,16 @@ pub fn function<T>(library: &'static Library, name: &str) -> Symbol<'static, T> 
     unsafe { library.get(name.as_bytes()) }.unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
+/// A kernel, its grid, the threads of a block and the arguments.
+type Recorded = (String, [u32; 3], u32, Vec<u8>);
+
 pub struct Host {
     library: &'static Library,
     memory: Vec<Vec<u128>>,
     /// Whether blocks and threads have their turns in the opposite order.
     backwards: bool,
     /// Kernels with their grids and arguments; the last is being recorded or not.
-    graphs: Vec<Vec<(String, [u32; 3], u32, Vec<u8>)>>,
+    graphs: Vec<Vec<Recorded>>,
     records: bool,
 }
 

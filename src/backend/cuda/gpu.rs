@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys;
+use cudarc::driver::sys::{self, CUfunction_attribute_enum as Attribute};
 
 use super::args::Plain;
 use super::images::IMAGES;
@@ -161,8 +161,8 @@ impl Nvidia {
             // SAFETY: the function is loaded.
             unsafe { result::function::get_function_attribute(function, which) }.map_err(|e| failed("tell its code", e))
         };
-        use sys::CUfunction_attribute_enum::{CU_FUNC_ATTRIBUTE_BINARY_VERSION, CU_FUNC_ATTRIBUTE_PTX_VERSION};
-        let code = version(CU_FUNC_ATTRIBUTE_BINARY_VERSION)?.min(version(CU_FUNC_ATTRIBUTE_PTX_VERSION)?);
+        let code = version(Attribute::CU_FUNC_ATTRIBUTE_BINARY_VERSION)?
+            .min(version(Attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION)?);
         gpu.overlap = overlap && code >= OVERLAP_FROM;
         Ok(gpu)
     }

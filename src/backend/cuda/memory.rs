@@ -36,7 +36,7 @@ pub struct Places {
     /// (rows)
     pub positions: Address,
     /// (rows): of keys and values.
-    pub places: Address,
+    pub cells: Address,
     /// (rows): where each row's block table begins in `tables`.
     pub table: Address,
     /// Block tables, one behind the other; to the end.
@@ -48,8 +48,8 @@ impl Places {
         let angles = arena.take(4 * Self::words(config, limits, rows));
         let positions = angles + 4 * (rows * config.head_dim) as Address;
         let column = 4 * rows as Address;
-        let (places, table, tables) = (positions + column, positions + 2 * column, positions + 3 * column);
-        Self { angles, positions, places, table, tables }
+        let (cells, table, tables) = (positions + column, positions + 2 * column, positions + 3 * column);
+        Self { angles, positions, cells, table, tables }
     }
 
     /// How many there are, of as many sequences as so many rows can have.

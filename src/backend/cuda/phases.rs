@@ -315,7 +315,7 @@ impl Phases for Cuda {
                 cache: self.cache(layer),
                 query: self.buffers.query,
                 angles: places.angles,
-                places: places.places,
+                places: places.cells,
                 eps: self.model.config.rms_eps,
                 rows: rows as i32,
             };

@@ -85,7 +85,7 @@ impl Step {
         gpu.write(buffers.hidden, bytes_of(&self.hidden))?;
         gpu.write(to.angles, bytes_of(&self.angles))?;
         gpu.write(to.positions, bytes_of(&self.positions))?;
-        gpu.write(to.places, bytes_of(&self.places))?;
+        gpu.write(to.cells, bytes_of(&self.places))?;
         gpu.write(to.table, bytes_of(&self.table))?;
         gpu.write(to.tables, bytes_of(&self.tables))
     }
