@@ -124,11 +124,19 @@ DEVICE void decode(const DecodeArgs& a) {
     int end = fresh(a.positions + row) + 1, begin = max(0, end - a.window);
     int from = max(begin, chunk * SPAN), n = min(end, (chunk + 1) * SPAN) - from;
     if (n <= 0) return;
-    const int* table = a.tables + fresh(a.table + row);
+    // Everything that is read from far is asked for first. A chunk is a few pages; the last is taken for those behind it.
+    constexpr int PAGES = SPAN / PAGE;
+    const int* table = a.tables + fresh(a.table + row) + chunk * PAGES;
+    int pages[PAGES];
+#pragma unroll
+    for (int i = 0; i < PAGES; i++) pages[i] = fresh(table + min(i, (end - 1) / PAGE - chunk * PAGES));
+    // Where the key (or value) of a position begins.
     auto place = [&](int block, int position) {
-        return a.cache + 2 * (fresh(table + position / PAGE) * a.page + a.layer + (int64_t(block) * PAGE + position % PAGE) * D);
+        int i = position / PAGE % PAGES, id = pages[0];
+#pragma unroll
+        for (int j = 1; j < PAGES; j++) id = i == j ? pages[j] : id;
+        return a.cache + 2 * (id * a.page + a.layer + (int64_t(block) * PAGE + position % PAGE) * D);
     };
-    // Everything that is read from far is asked for first.
     constexpr int LINES = SPAN / WARPS, PAIRS = D / WARP / 2;
     int mine = threadIdx.x / 2;
     uint4 key[D / 16];

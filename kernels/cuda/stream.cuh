@@ -61,8 +61,13 @@ DEVICE Staged stage(const Activations& x, int64_t row, uint8_t* room) {
     int4* scales = codes + 2 * groups;
     const int4* from = reinterpret_cast<const int4*>(x.codes + row * x.k);
     const int4* from_scales = reinterpret_cast<const int4*>(x.scales + row * groups);
-    for (int i = threadIdx.x; i < 2 * groups; i += blockDim.x) codes[i % 2 * groups + i / 2] = fresh(from + i);
-    for (int i = threadIdx.x; i < groups; i += blockDim.x) scales[i] = fresh(from_scales + i);
+    for (int i = threadIdx.x; i < 3 * groups; i += blockDim.x) {
+        if (i < 2 * groups) {
+            codes[i % 2 * groups + i / 2] = fresh(from + i);
+        } else {
+            scales[i - 2 * groups] = fresh(from_scales + i - 2 * groups);
+        }
+    }
     return {codes, codes + groups, reinterpret_cast<const Scales*>(scales)};
 }
 
@@ -100,13 +105,15 @@ DEVICE void dots(Stream<W, R, AHEAD, Source>& stream, const Activations& x, int 
     constexpr bool STAGES = M == 1 && !W::FLOAT;
     LAUNCH_SHARED(room);
     __shared__ Normed norms[M];
-    for (int t = warp_id(); t < M; t += blockDim.x / WARP) {
+    Staged staged = {};
+    if constexpr (STAGES) staged = stage(x, first, room);
+    // The last warps first: those in front have staged more.
+    int warps = blockDim.x / WARP;
+    for (int t = warps - 1 - warp_id(); t < M; t += warps) {
         int row = min(first + t, rows - 1);
         Normed n = normed(x, own_squares(x, row), eps);
         if (lane_id() == 0) norms[t] = n;
     }
-    Staged staged = {};
-    if constexpr (STAGES) staged = stage(x, first, room);
     __syncthreads();
 #pragma unroll
     for (int r = 0; r < R; r++)
