@@ -72,10 +72,6 @@ impl Compute {
                 Err(Error::usage("--kv-type q8_0 is asked for; the CUDA backend keeps keys and values in f16 or f32")
                     .help("leave --device or --kv-type out"))
             }
-            (Device::Cuda, _) if self.flash_attention == Some(false) => {
-                Err(Error::usage("--flash-attention off is asked for; the CUDA backend has attention in blocks alone")
-                    .help("leave --device or --flash-attention out"))
-            }
             _ => Ok(()),
         }
     }
@@ -100,7 +96,7 @@ pub struct Choice {
 enum Kind {
     Cpu(cpu::Options),
     Cuda {
-        kv_type: KvType,
+        options: cuda::Options,
         gpu: probe::Gpu,
     },
     Reference {
@@ -160,8 +156,13 @@ impl Choice {
             return Err(Error::model(format!("the CUDA backend does not take this model: {why}"))
                 .help("leave --device out to take a backend that does"));
         }
-        let kind = Kind::Cuda { kv_type: compute.kv_type.unwrap_or(KvType::F16), gpu };
-        let chunk = if compute.goal == Goal::Memory { FEW_ROWS } else { 256 };
+        let options = cuda::Options {
+            kv_type: compute.kv_type.unwrap_or(KvType::F16),
+            flash_attention: compute.flash_attention.unwrap_or(true),
+        };
+        let kind = Kind::Cuda { options, gpu };
+        // As many as give each processor of a large GPU a tile of a narrow matrix.
+        let chunk = if compute.goal == Goal::Memory { FEW_ROWS } else { 512 };
         Ok(Self { kind, chunk: compute.chunk.unwrap_or(chunk) })
     }
 
@@ -201,7 +202,7 @@ impl Choice {
     pub fn kv_type(&self) -> KvType {
         match &self.kind {
             Kind::Cpu(options) => options.kv_type,
-            Kind::Cuda { kv_type, .. } => *kv_type,
+            Kind::Cuda { options, .. } => options.kv_type,
             Kind::Reference { .. } => KvType::F32,
         }
     }
@@ -209,7 +210,7 @@ impl Choice {
     pub fn flash_attention(&self) -> bool {
         match &self.kind {
             Kind::Cpu(options) => options.flash_attention,
-            Kind::Cuda { .. } => true,
+            Kind::Cuda { options, .. } => options.flash_attention,
             Kind::Reference { .. } => false,
         }
     }
@@ -230,7 +231,7 @@ impl Choice {
     pub fn plan(&self, config: &Config, tensors: &[&TensorInfo], limits: Limits) -> MemoryPlan {
         match &self.kind {
             Kind::Cpu(options) => cpu::plan(config, tensors, limits, options),
-            Kind::Cuda { kv_type, .. } => cuda::plan(config, tensors, limits, *kv_type),
+            Kind::Cuda { options, .. } => cuda::plan(config, tensors, limits, options),
             Kind::Reference { .. } => candle::plan(config, tensors, limits),
         }
     }
@@ -246,8 +247,8 @@ impl Choice {
     ) -> Result<Box<dyn Backend>> {
         Ok(match &self.kind {
             Kind::Cpu(options) => Box::new(Cpu::load(config, weights, plan, options, repack)?),
-            Kind::Cuda { kv_type, .. } => {
-                Box::new(Cuda::load(Box::new(Nvidia::open()?), config, weights, plan, *kv_type)?)
+            Kind::Cuda { options, .. } => {
+                Box::new(Cuda::load(Box::new(Nvidia::open()?), config, weights, plan, options)?)
             }
             Kind::Reference { .. } => Box::new(Candle::load(config, weights, plan)?),
         })

@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libloading::{Library, Symbol};
 use taper::Result;
@@ -42,6 +42,12 @@ pub fn kernels() -> Option<&'static Library> {
 pub fn function<T>(library: &'static Library, name: &str) -> Symbol<'static, T> {
     // SAFETY: the caller names the function's type.
     unsafe { library.get(name.as_bytes()) }.unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// The library has one block's threads, and one block's shared memory.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub struct Host {
@@ -82,9 +88,7 @@ impl Gpu for Host {
     }
 
     fn launch(&mut self, kernel: &'static str, grid: [u32; 3], args: &[u8]) -> Result<()> {
-        // The library has one block's threads, and one block's shared memory.
-        static ALONE: Mutex<()> = Mutex::new(());
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let launch: Symbol<'_, Launch> = function(self.library, "taper_host_launch");
         let kernel: Symbol<'_, *const c_void> = function(self.library, kernel);
         // SAFETY: the kernel takes one struct, of which these are the bytes.

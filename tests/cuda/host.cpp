@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "../../kernels/cuda/attention.cu"
+#include "../../kernels/cuda/gemm.cu"
 #include "../../kernels/cuda/gemv.cu"
+#include "../../kernels/cuda/plain.cu"
+#include "../../kernels/cuda/prefill.cu"
 #include "../../kernels/cuda/rows.cu"
 
 namespace host {
@@ -131,3 +134,24 @@ INTEGERS(Int8)
 INTEGERS(Int8Min)
 INTEGERS(Q4K)
 INTEGERS(Q6K)
+
+// A matrix times rows of codes in tiles: (rows, matrix.rows).
+#define TILED(W)                                                                                                        \
+    extern "C" void taper_host_tiled_##W(const Matrix& m, int8_t* codes, int8_t* rests, Scales* scales, float* out, int rows, \
+                                         int backwards) {                                                               \
+        LinearArgs a{};                                                                                                 \
+        a.matrix = m;                                                                                                   \
+        a.x.codes = codes, a.x.rests = rests, a.x.scales = scales, a.x.k = m.k;                                         \
+        a.out = out;                                                                                                    \
+        a.rows = rows;                                                                                                  \
+        const unsigned grid[3] = {unsigned(m.rows + tile::COLUMNS - 1) / tile::COLUMNS,                                 \
+                                  unsigned(rows + tile::ROWS - 1) / tile::ROWS, 1};                                     \
+        taper_host_launch([](const void* a) { linear_##W##_many(*static_cast<const LinearArgs*>(a)); }, &a, grid, backwards); \
+    }
+TILED(Affine4)
+TILED(Affine4Min)
+TILED(Lut4)
+TILED(Int8)
+TILED(Int8Min)
+TILED(Q4K)
+TILED(Q6K)

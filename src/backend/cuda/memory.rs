@@ -9,6 +9,8 @@ use crate::model::config::Config;
 
 /// Up to so many rows have each chunk of their context attended to by a block of its own.
 pub const FEW: usize = 16;
+/// Rows whose scores are in memory at a time where attention is plain.
+pub const PLAIN_ROWS: usize = 8;
 /// Positions of a chunk: `CHUNK` of `attention.cu`.
 pub const CHUNK: usize = 256;
 
@@ -48,6 +50,10 @@ pub struct Buffers {
     pub which: Address,
     /// (few rows, heads, chunks, `head_dim` + 2)
     pub partials: Address,
+    /// (rows, first | count): of blocks of attention of many rows.
+    pub tiles: Address,
+    /// (plain rows, heads, context); none where attention is in blocks.
+    pub scores: Address,
     /// (sequences, vocab)
     pub logits: Address,
     /// Of whatever a matrix reads that is not SwiGLU's: rows of up to the wider of hidden and queries.
@@ -57,9 +63,10 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    pub fn new(arena: &mut Arena, config: &Config, limits: &Limits) -> Self {
+    pub fn new(arena: &mut Arena, config: &Config, limits: &Limits, flash_attention: bool) -> Self {
         let (rows, q_dim) = (limits.chunk, config.q_dim());
         let chunks = limits.context.div_ceil(CHUNK);
+        let plain_rows = if flash_attention { 0 } else { PLAIN_ROWS };
         let mut numbers = |count: usize| arena.take(4 * count);
         Self {
             hidden: numbers(rows * config.hidden),
@@ -73,6 +80,8 @@ impl Buffers {
             tables: numbers(rows.min(limits.sequences) * limits.context.div_ceil(crate::backend::PAGE)),
             which: numbers(rows),
             partials: numbers(FEW * config.heads * chunks * (config.head_dim + 2)),
+            tiles: numbers(2 * rows),
+            scores: numbers(plain_rows * config.heads * limits.context),
             logits: numbers(limits.sequences.max(1) * config.vocab),
             x: activations(arena, rows, config.hidden.max(q_dim)),
             gated: activations(arena, rows, config.ffn),

@@ -14,6 +14,7 @@ mod images;
 pub mod layout;
 mod memory;
 mod model;
+mod prefill;
 pub mod probe;
 mod step;
 
@@ -25,6 +26,7 @@ use self::args::{
 };
 use self::memory::{Arena, Buffers, CHUNK, FEW};
 use self::model::{Matrix, Model};
+use self::prefill::Tiles;
 use self::step::Step;
 use super::outcome::Outcome;
 use super::{
@@ -41,11 +43,19 @@ const HEADS: usize = 8;
 /// Rows of a matrix that a block gives, of `linear` and `qkv`.
 const BLOCK_ROWS: usize = 16;
 
+/// How to run on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    pub kv_type: KvType,
+    /// Whether attention is blocked; otherwise it is written plainly, to check the blocked forms by.
+    pub flash_attention: bool,
+}
+
 /// Bytes this backend takes of the GPU's memory.
-pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, kv_type: KvType) -> MemoryPlan {
+pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, options: &Options) -> MemoryPlan {
     let mut arena = Arena::default();
-    Buffers::new(&mut arena, config, &limits);
-    let page = page_numbers(config) * number_bytes(kv_type);
+    Buffers::new(&mut arena, config, &limits, options.flash_attention);
+    let page = page_numbers(config) * number_bytes(options.kv_type);
     MemoryPlan {
         limits,
         weights: model::weight_bytes(tensors),
@@ -71,8 +81,9 @@ pub struct Cuda {
     buffers: Buffers,
     limits: Limits,
     pages: Address,
-    kv_type: KvType,
+    options: Options,
     step: Step,
+    tiles: Tiles,
     /// The head's, of all rows that were asked for.
     logits: Vec<f32>,
     outcome: Outcome,
@@ -123,16 +134,17 @@ impl Cuda {
         config: &Config,
         weights: &Weights,
         plan: &MemoryPlan,
-        kv_type: KvType,
+        options: &Options,
     ) -> Result<Self> {
         let model = Model::load(config, weights, plan.weights, &mut *gpu)?;
         let workspace = gpu.take(plan.workspace as usize)?;
         Ok(Self {
             pages: gpu.take(plan.kv as usize)?,
-            buffers: Buffers::new(&mut Arena { next: workspace }, config, &plan.limits),
+            buffers: Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options.flash_attention),
             limits: plan.limits,
-            kv_type,
+            options: *options,
             step: Step::default(),
+            tiles: Tiles::default(),
             logits: Vec::new(),
             outcome: Outcome::default(),
             memory: MemoryUse { weights: plan.weights, kv: plan.kv },
@@ -159,8 +171,13 @@ impl Cuda {
 
     fn linear(&mut self, matrix: Matrix, x: Activations, out: Address, rows: usize, add: bool) -> Result<()> {
         let args = Linear { matrix: matrix.place, x, out, rows: rows as i32, add: add.into() };
-        let grid = [(matrix.place.rows as usize).div_ceil(BLOCK_ROWS) as u32, row_blocks(rows), 1];
-        self.launch(kernel!("linear", matrix.format, rows), grid, args)
+        let columns = matrix.place.rows as usize;
+        let (kernel, grid) = if rows > FEW {
+            prefill::linear(matrix.format, columns, rows)
+        } else {
+            (kernel!("linear", matrix.format, rows), [columns.div_ceil(BLOCK_ROWS) as u32, row_blocks(rows), 1])
+        };
+        self.launch(kernel, grid, args)
     }
 
     /// Numbers from a page's first to a layer's.
@@ -176,7 +193,7 @@ impl Cuda {
             layer: self.layer_offset(layer),
             kv_heads: config.kv_heads as i32,
             head_dim: config.head_dim as i32,
-            is_half: (self.kv_type == KvType::F16).into(),
+            is_half: (self.options.kv_type == KvType::F16).into(),
             pad: 0,
         }
     }
@@ -185,7 +202,8 @@ impl Cuda {
         if page as usize >= self.limits.pages {
             return Err(Error::runtime(format!("page {page} is outside the pool of {}", self.limits.pages)));
         }
-        Ok(self.pages + u64::from(page) * (page_numbers(&self.model.config) * number_bytes(self.kv_type)) as u64)
+        Ok(self.pages
+            + u64::from(page) * (page_numbers(&self.model.config) * number_bytes(self.options.kv_type)) as u64)
     }
 
     /// Goes through a page's numbers: their place among [`PageOp`]'s, and among the GPU's.
@@ -218,7 +236,11 @@ impl Phases for Cuda {
             return Err(Error::runtime(format!("a step of {} rows is larger than was planned", batch.rows.len())));
         }
         self.step.take_in(batch, &self.model, &self.outcome)?;
-        self.step.upload(&self.buffers, &mut *self.gpu)
+        self.step.upload(&self.buffers, &mut *self.gpu)?;
+        if self.step.rows() > FEW && self.attends_in_tiles() {
+            self.tiles.plan(self.step.seqs(), &self.model.config, self.buffers.tiles, &mut *self.gpu)?;
+        }
+        Ok(())
     }
 
     fn qkv(&mut self, layer: usize) -> Result<()> {
@@ -246,8 +268,12 @@ impl Phases for Cuda {
                 pad: 0,
             };
             let widest = self.model.config.q_dim().max(self.model.config.kv_dim());
-            let grid = [widest.div_ceil(BLOCK_ROWS) as u32, row_blocks(rows), 3];
-            self.launch(kernel!("qkv", leader.format, rows), grid, args)?;
+            let (kernel, grid) = if rows > FEW {
+                prefill::qkv(leader.format, &args.parts, rows)
+            } else {
+                (kernel!("qkv", leader.format, rows), [widest.div_ceil(BLOCK_ROWS) as u32, row_blocks(rows), 3])
+            };
+            self.launch(kernel, grid, args)?;
         }
         Ok(())
     }
@@ -271,11 +297,17 @@ impl Phases for Cuda {
             head_dim: config.head_dim as i32,
             window: config.window.map_or(i32::MAX, |n| i32::try_from(n).unwrap_or(i32::MAX)),
             chunks: chunks as i32,
-            is_half: (self.kv_type == KvType::F16).into(),
+            is_half: (self.options.kv_type == KvType::F16).into(),
             pad: 0,
         };
         let heads = config.heads as u32;
         let blocks = (config.kv_heads * (config.heads / config.kv_heads).div_ceil(HEADS)) as u32;
+        if !self.options.flash_attention {
+            return self.attend_plainly(args);
+        }
+        if rows > FEW && self.attend_many(args)? {
+            return Ok(());
+        }
         if rows > FEW {
             return self.launch("attend_row", [1, blocks, rows as u32], args);
         }
@@ -301,8 +333,13 @@ impl Phases for Cuda {
             rows: rows as i32,
             pad: 0,
         };
-        let grid = [(self.model.config.ffn / GROUP) as u32, row_blocks(rows), 1];
-        self.launch(kernel!("gated", gate.format, rows), grid, args)
+        let ffn = self.model.config.ffn;
+        let (kernel, grid) = if rows > FEW {
+            prefill::gated(gate.format, ffn, rows)
+        } else {
+            (kernel!("gated", gate.format, rows), [(ffn / GROUP) as u32, row_blocks(rows), 1])
+        };
+        self.launch(kernel, grid, args)
     }
 
     fn down(&mut self, layer: usize) -> Result<()> {
@@ -336,7 +373,7 @@ impl Backend for Cuda {
     }
 
     fn pages(&mut self, op: PageOp<'_>) -> Result<()> {
-        let bytes = page_numbers(&self.model.config) * number_bytes(self.kv_type);
+        let bytes = page_numbers(&self.model.config) * number_bytes(self.options.kv_type);
         match op {
             PageOp::Copy { from, to } => {
                 let (from, to) = (self.page_address(from)?, self.page_address(to)?);
@@ -348,7 +385,7 @@ impl Backend for Cuda {
                 let mut stored = vec![0; bytes];
                 self.gpu.read(at, &mut stored)?;
                 for (here, there) in self.page_order() {
-                    into[here] = match self.kv_type {
+                    into[here] = match self.options.kv_type {
                         KvType::F16 => half::f16::from_le_bytes([stored[2 * there], stored[2 * there + 1]]).to_f32(),
                         _ => f32::from_le_bytes(std::array::from_fn(|i| stored[4 * there + i])),
                     };
@@ -360,7 +397,7 @@ impl Backend for Cuda {
                 self.check_page(from.len())?;
                 let mut stored = vec![0; bytes];
                 for (here, there) in self.page_order() {
-                    match self.kv_type {
+                    match self.options.kv_type {
                         KvType::F16 => {
                             stored[2 * there..][..2].copy_from_slice(&half::f16::from_f32(from[here]).to_le_bytes());
                         }
