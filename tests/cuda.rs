@@ -55,13 +55,13 @@ fn gpus() -> Vec<(&'static str, Maker)> {
 }
 
 fn load(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, kv_type: KvType) -> Cuda {
-    load_with(gpu, config, weights, &Options { kv_type, flash_attention: true })
+    load_with(gpu, config, weights, Options { kv_type, flash_attention: true })
 }
 
-fn load_with(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, options: &Options) -> Cuda {
+fn load_with(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, options: Options) -> Cuda {
     assert_eq!(cuda::refusal(config), None);
-    let plan = cuda::plan(config, &infos(weights), LIMITS, options);
-    Cuda::load(gpu, config, weights, &plan, options).unwrap()
+    let plan = cuda::plan(config, &infos(weights), LIMITS, &options);
+    Cuda::load(gpu, config, weights, &plan, &options).unwrap()
 }
 
 /// The same random keys and values in both backends, as f16 keeps them.
