@@ -9,8 +9,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
 
-/// Machine code for these; of the PTX the driver makes what other GPUs from `sm_80` on need.
+/// Machine code for these; of the PTX the driver makes what other GPUs from `sm_80` on need. `TAPER_CUDA_TARGETS=sm_90a` and the like
+/// leaves those out that do not end in one of its words: for those who build for their own GPU.
 const TARGETS: [&str; 5] = [
     "arch=compute_80,code=sm_80",
     "arch=compute_86,code=sm_86",
@@ -29,7 +32,7 @@ const WHEELS: &str = "cuda-13.0.88";
 
 /// Writes `cuda_kernels.rs`, which lists the fat binaries, to Cargo's output folder.
 pub fn build() -> Result<(), String> {
-    let variables = ["NVCC", "CUDA_HOME", "CUDA_PATH", "TAPER_CACHE_DIR", "TAPER_NO_CUDA"];
+    let variables = ["NVCC", "CUDA_HOME", "CUDA_PATH", "TAPER_CACHE_DIR", "TAPER_CUDA_TARGETS", "TAPER_NO_CUDA"];
     for name in variables {
         println!("cargo::rerun-if-env-changed={name}");
     }
@@ -39,10 +42,10 @@ pub fn build() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("Cargo sets no OUT_DIR")?);
     let mut list = String::from("pub const IMAGES: &[(&str, &[u8])] = &[\n");
     if let Some(nvcc) = wanted().then(nvcc).flatten() {
-        for source in sources()? {
-            let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let image = out.join(format!("{name}.fatbin"));
-            compile(&nvcc, &source, &image)?;
+        let sources = sources()?;
+        compile_all(&nvcc, &sources, &out)?;
+        for source in &sources {
+            let name = stem(source);
             // A String takes everything.
             let _ = writeln!(list, "    ({name:?}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.fatbin\"))),");
         }
@@ -107,10 +110,35 @@ fn sources() -> Result<Vec<PathBuf>, String> {
     Ok(sources)
 }
 
+fn stem(source: &Path) -> String {
+    source.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Compiles as many files at a time as Cargo has jobs: some take a minute.
+fn compile_all(nvcc: &Path, sources: &[PathBuf], out: &Path) -> Result<(), String> {
+    let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
+    let waiting = Mutex::new(sources.iter());
+    let next = || waiting.lock().map_or(None, |mut sources| sources.next());
+    let work = || {
+        while let Some(source) = next() {
+            compile(nvcc, source, &out.join(format!("{}.fatbin", stem(source))))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err("a compiler's thread died".into())))
+    })
+}
+
 fn compile(nvcc: &Path, source: &Path, image: &Path) -> Result<(), String> {
     let mut command = Command::new(nvcc);
     command.args(FLAGS);
-    for target in TARGETS {
+    let only = env::var("TAPER_CUDA_TARGETS").unwrap_or_default();
+    let named = |target: &str| only.is_empty() || only.split(',').any(|name| target.ends_with(&format!("code={name}")));
+    for target in TARGETS.into_iter().filter(|target| named(target)) {
         command.args(["-gencode", target]);
     }
     let output = command.arg("-o").arg(image).arg(source).output();

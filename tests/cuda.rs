@@ -24,6 +24,7 @@ use taper::format::weights::Weights;
 use taper::format::{DType, TensorInfo, random};
 use taper::model::config::Config;
 use taper::model::tensors::Extras;
+use taper::sample::{Draw, Sampling, Scratch};
 
 const LIMITS: Limits = Limits { context: 600, sequences: 3, chunk: 80, pages: 64 };
 /// int8 activations (design: at most 5e-4); attention in f16 pages and the rest in f32 are far below.
@@ -49,19 +50,19 @@ fn gpus() -> Vec<(&'static str, Maker)> {
         gpus.push(("host", Box::new(|backwards| Box::new(Host::new(library, backwards)))));
     }
     if probe::look().is_ok() {
-        gpus.push(("GPU", Box::new(|_| Box::new(Nvidia::open().unwrap()))));
+        gpus.push(("GPU", Box::new(|_| Box::new(Nvidia::open(true).unwrap()))));
     }
     gpus
 }
 
 fn load(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, kv_type: KvType) -> Cuda {
-    load_with(gpu, config, weights, Options { kv_type, flash_attention: true })
+    load_with(gpu, config, weights, Options { kv_type, graph: true, flash_attention: true })
 }
 
 fn load_with(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, options: Options) -> Cuda {
     assert_eq!(cuda::refusal(config), None);
-    let plan = cuda::plan(config, &infos(weights), LIMITS, &options);
-    Cuda::load(gpu, config, weights, &plan, &options).unwrap()
+    let plan = cuda::plan(config, &infos(weights), LIMITS, options);
+    Cuda::load(gpu, config, weights, &plan, options).unwrap()
 }
 
 /// The same random keys and values in both backends, as f16 keeps them.
@@ -172,6 +173,45 @@ fn phases_agree_with_biases_windows_mixed_types_and_odd_heads() {
 }
 
 #[test]
+fn phases_agree_with_heads_of_the_usual_sizes() {
+    for (heads, kv_heads, head_dim, window) in [(6, 2, 64, None), (8, 1, 128, Some(300)), (8, 4, 64, None)] {
+        let config = Config { heads, kv_heads, head_dim, window, layers: 1, ..config() };
+        let what = format!("{heads} heads of {head_dim}");
+        check_phases(&what, &config, &common::made::weights(&config, TIED, |_| DType::Q4_0), KvType::F16);
+    }
+}
+
+#[test]
+fn the_likeliest_token_is_found_on_the_device() {
+    let weights = common::made::weights(&config(), TIED, |_| DType::Q4_0);
+    let greedy = Sampling::greedy();
+    let draw = Draw { sampling: &greedy, history: &[], index: 0, banned: &[] };
+    for (name, make) in gpus() {
+        let mut backend = load(make(false), &config(), &weights, KvType::F16);
+        for chunk in [1, 3, 24] {
+            let (mut pool, ids) = (Pool::new(LIMITS.pages), Random(7).ids(24, config().vocab));
+            let mut both = [Want::Logits, Want::Sample(draw)].map(|want| {
+                let mut running = pool.sequence(32);
+                let mut given = (Vec::new(), Vec::new());
+                for piece in ids.chunks(chunk) {
+                    let tokens: Vec<Token> = piece.iter().map(|id| Token::Id(*id)).collect();
+                    with_batch(&mut [(&mut running, &tokens)], want, |batch| backend.submit(batch).unwrap());
+                    let step = backend.collect().unwrap();
+                    given.0.extend_from_slice(step.logits);
+                    given.1.extend_from_slice(step.tokens);
+                }
+                given
+            });
+            let tokens = std::mem::take(&mut both[1].1);
+            assert_eq!(tokens.len(), 24usize.div_ceil(chunk));
+            for (logits, token) in both[0].0.chunks(config().vocab).zip(tokens) {
+                assert_eq!(draw.token(logits, &mut Scratch::default()).unwrap(), token, "{name}, chunks of {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
 fn answers_depend_neither_on_the_batch_nor_on_the_order_of_threads() {
     let weights = common::made::weights(&config(), TIED, |_| DType::Q4_1);
     for (name, make) in gpus() {
@@ -185,7 +225,7 @@ fn answers_depend_neither_on_the_batch_nor_on_the_order_of_threads() {
             [(true, 12, false), (false, 7, false), (true, 1, false), (false, 8, true)]
         {
             let got = logits(backwards, chunk, has_neighbour);
-            assert!(got == expected, "{name} {backwards} {chunk} {has_neighbour}");
+            assert!(got == expected, "{name}, backwards {backwards}, chunks of {chunk}, neighbour {has_neighbour}");
         }
     }
 }

@@ -23,18 +23,25 @@ DEVICE int dot16(const uint32_t* w, int4 x) {
 
 DEVICE int dot32(const Codes& c, const Bytes& x) { return dot16(c.words, x.low) + dot16(c.words + 4, x.high); }
 
-// Each format: `load` reads a group of a row, `integer` is the exact part, `add` puts the product onto a sum.
+// Each format: `fetch` begins to read a group of a row and waits for nothing, `unpack` makes numbers of it, `integer` is the
+// exact part of a product, `add` puts the product onto a sum. WORDS are what `Raw` takes of a thread's registers.
 
 // scale * (nibble - 8)
 struct Affine4 {
     static constexpr bool FLOAT = false;
+    static constexpr int WORDS = 5;
+    struct Raw {
+        uint4 codes;
+        uint16_t scale;
+    };
     Codes codes;
     float scale;
 
-    DEVICE Affine4 load(const Matrix& m, int row, int g) {
+    DEVICE Raw fetch(const Matrix& m, int row, int g) {
         Plane p = plane(m, row, g);
-        return {nibbles(stream16(m.planes + 16 * p.at)), half_bits(read<uint16_t>(m.planes + 16 * p.groups + 2 * p.at))};
+        return {stream16(m.planes + 16 * p.at), read<uint16_t>(m.planes + 16 * p.groups + 2 * p.at)};
     }
+    DEVICE Affine4 unpack(const Raw& r, const uint32_t*) { return {nibbles(r.codes), half_bits(r.scale)}; }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x) - 8 * x.sum; }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
 };
@@ -42,13 +49,20 @@ struct Affine4 {
 // scale * nibble + minimum
 struct Affine4Min {
     static constexpr bool FLOAT = false;
+    static constexpr int WORDS = 5;
+    struct Raw {
+        uint4 codes;
+        uint32_t both;
+    };
     Codes codes;
     float scale, min;
 
-    DEVICE Affine4Min load(const Matrix& m, int row, int g) {
+    DEVICE Raw fetch(const Matrix& m, int row, int g) {
         Plane p = plane(m, row, g);
-        uint32_t both = read<uint32_t>(m.planes + 16 * p.groups + 4 * p.at);
-        return {nibbles(stream16(m.planes + 16 * p.at)), half_bits(both & 0xFFFF), half_bits(both >> 16)};
+        return {stream16(m.planes + 16 * p.at), read<uint32_t>(m.planes + 16 * p.groups + 4 * p.at)};
+    }
+    DEVICE Affine4Min unpack(const Raw& r, const uint32_t*) {
+        return {nibbles(r.codes), half_bits(r.both & 0xFFFF), half_bits(r.both >> 16)};
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const {
@@ -60,13 +74,20 @@ struct Affine4Min {
 // scale * the codebook's number
 struct Lut4 {
     static constexpr bool FLOAT = false;
+    static constexpr int WORDS = 5;
+    struct Raw {
+        uint4 codes;
+        uint16_t scale;
+    };
     Codes codes;
     float scale;
 
-    DEVICE Lut4 load(const Matrix& m, int row, int g) {
+    DEVICE Raw fetch(const Matrix& m, int row, int g) {
         Plane p = plane(m, row, g);
-        return {looked_up(stream16(m.planes + 16 * p.at), m.codebook),
-                half_bits(read<uint16_t>(m.planes + 16 * p.groups + 2 * p.at))};
+        return {stream16(m.planes + 16 * p.at), read<uint16_t>(m.planes + 16 * p.groups + 2 * p.at)};
+    }
+    DEVICE Lut4 unpack(const Raw& r, const uint32_t* codebook) {
+        return {looked_up(r.codes, codebook), half_bits(r.scale)};
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
@@ -75,13 +96,20 @@ struct Lut4 {
 // scale * byte
 struct Int8 {
     static constexpr bool FLOAT = false;
+    static constexpr int WORDS = 9;
+    struct Raw {
+        uint4 low, high;
+        uint16_t scale;
+    };
     Codes codes;
     float scale;
 
-    DEVICE Int8 load(const Matrix& m, int row, int g) {
+    DEVICE Raw fetch(const Matrix& m, int row, int g) {
         Plane p = plane(m, row, g);
-        return {bytes(m, p), half_bits(read<uint16_t>(m.planes + 32 * p.groups + 2 * p.at))};
+        return {stream16(m.planes + 16 * p.at), stream16(m.planes + 16 * (p.groups + p.at)),
+                read<uint16_t>(m.planes + 32 * p.groups + 2 * p.at)};
     }
+    DEVICE Int8 unpack(const Raw& r, const uint32_t*) { return {bytes(r.low, r.high), half_bits(r.scale)}; }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
 };
@@ -89,13 +117,21 @@ struct Int8 {
 // scale * byte + minimum
 struct Int8Min {
     static constexpr bool FLOAT = false;
+    static constexpr int WORDS = 9;
+    struct Raw {
+        uint4 low, high;
+        uint32_t both;
+    };
     Codes codes;
     float scale, min;
 
-    DEVICE Int8Min load(const Matrix& m, int row, int g) {
+    DEVICE Raw fetch(const Matrix& m, int row, int g) {
         Plane p = plane(m, row, g);
-        uint32_t both = read<uint32_t>(m.planes + 32 * p.groups + 4 * p.at);
-        return {bytes(m, p), half_bits(both & 0xFFFF), half_bits(both >> 16)};
+        return {stream16(m.planes + 16 * p.at), stream16(m.planes + 16 * (p.groups + p.at)),
+                read<uint32_t>(m.planes + 32 * p.groups + 4 * p.at)};
+    }
+    DEVICE Int8Min unpack(const Raw& r, const uint32_t*) {
+        return {bytes(r.low, r.high), half_bits(r.both & 0xFFFF), half_bits(r.both >> 16)};
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const {
@@ -107,16 +143,23 @@ struct Int8Min {
 // scale * sub-scale * nibble - minimum scale * sub-minimum: the first of 256 numbers, the second of 32
 struct Q4K {
     static constexpr bool FLOAT = false;
+    static constexpr int WORDS = 6;
+    struct Raw {
+        uint4 codes;
+        uint16_t sub;
+        uint32_t both;
+    };
     Codes codes;
     int sub_scale, sub_min;
     float scale, min;
 
-    DEVICE Q4K load(const Matrix& m, int row, int g) {
+    DEVICE Raw fetch(const Matrix& m, int row, int g) {
         Plane p = plane(m, row, g);
-        uint16_t sub = read<uint16_t>(m.planes + 16 * p.groups + 2 * p.at);
-        uint32_t both = read<uint32_t>(m.planes + 18 * p.groups + 4 * (p.at / 8));
-        return {nibbles(stream16(m.planes + 16 * p.at)), sub & 0xFF, sub >> 8, half_bits(both & 0xFFFF),
-                half_bits(both >> 16)};
+        return {stream16(m.planes + 16 * p.at), read<uint16_t>(m.planes + 16 * p.groups + 2 * p.at),
+                read<uint32_t>(m.planes + 18 * p.groups + 4 * (p.at / 8))};
+    }
+    DEVICE Q4K unpack(const Raw& r, const uint32_t*) {
+        return {nibbles(r.codes), r.sub & 0xFF, r.sub >> 8, half_bits(r.both & 0xFFFF), half_bits(r.both >> 16)};
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return sub_scale * dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const {
@@ -128,16 +171,24 @@ struct Q4K {
 // scale * sub-scale * (6 bits - 32): the first of 256 numbers, the second of 16
 struct Q6K {
     static constexpr bool FLOAT = false;
+    static constexpr int WORDS = 8;
+    struct Raw {
+        uint4 low;
+        uint2 high;
+        uint16_t sub, scale;
+    };
     Codes codes;
     int first, second;
     float scale;
 
-    DEVICE Q6K load(const Matrix& m, int row, int g) {
+    DEVICE Raw fetch(const Matrix& m, int row, int g) {
         Plane p = plane(m, row, g);
-        uint16_t sub = read<uint16_t>(m.planes + 24 * p.groups + 2 * p.at);
-        uint2 high = read<uint2>(m.planes + 16 * p.groups + 8 * p.at);
-        return {six_bits(stream16(m.planes + 16 * p.at), high), int8_t(sub & 0xFF), int8_t(sub >> 8),
-                half_bits(read<uint16_t>(m.planes + 26 * p.groups + 2 * (p.at / 8)))};
+        return {stream16(m.planes + 16 * p.at), read<uint2>(m.planes + 16 * p.groups + 8 * p.at),
+                read<uint16_t>(m.planes + 24 * p.groups + 2 * p.at),
+                read<uint16_t>(m.planes + 26 * p.groups + 2 * (p.at / 8))};
+    }
+    DEVICE Q6K unpack(const Raw& r, const uint32_t*) {
+        return {six_bits(r.low, r.high), int8_t(r.sub & 0xFF), int8_t(r.sub >> 8), half_bits(r.scale)};
     }
     DEVICE_MEMBER int integer(const Bytes& x) const {
         return first * dot16(codes.words, x.low) + second * dot16(codes.words + 4, x.high);
@@ -151,15 +202,18 @@ struct Floats {
     static constexpr bool FLOAT = true;
     static constexpr int EACH_PLANE = 16 / T::BYTES;
     static constexpr int PLANES = GROUP / EACH_PLANE;
+    static constexpr int WORDS = 4 * PLANES;
     uint4 planes[PLANES];
 
-    DEVICE Floats load(const Matrix& m, int row, int g) {
+    using Raw = Floats;
+    DEVICE Raw fetch(const Matrix& m, int row, int g) {
         Plane p = plane(m, row, g);
         Floats f;
 #pragma unroll
         for (int i = 0; i < PLANES; i++) f.planes[i] = stream16(m.planes + 16 * (i * p.groups + p.at));
         return f;
     }
+    DEVICE Floats unpack(const Raw& raw, const uint32_t*) { return raw; }
     DEVICE_MEMBER float add(const float* x, float sum) const {
 #pragma unroll
         for (int i = 0; i < PLANES; i++) {
@@ -192,41 +246,5 @@ using Single = Floats<SingleNumber>;
 
 DEVICE Bytes codes_of(const int8_t* codes, float scale, int sum) {
     const int4* at = reinterpret_cast<const int4*>(codes);
-    return {at[0], at[1], scale, sum};
-}
-
-// R neighbouring rows of a matrix times M rows of activations from `first` on, a warp's work; the sums are in every lane.
-// Rows behind the last are computed as the last.
-template <class W, int R, int M>
-DEVICE void dots(const Matrix& m, int row, const Activations& x, int first, int rows, float (&sums)[R][M]) {
-    int groups = m.k / GROUP;
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < M; t++) sums[r][t] = 0.0f;
-    for (int g = lane_id(); g < groups; g += WARP) {
-        W w[R];
-#pragma unroll
-        for (int r = 0; r < R; r++) w[r] = W::load(m, min(row + r, m.rows - 1), g);
-#pragma unroll
-        for (int t = 0; t < M; t++) {
-            int64_t which = min(first + t, rows - 1);
-            int64_t at = which * x.k + g * GROUP;
-            if constexpr (W::FLOAT) {
-                for (int r = 0; r < R; r++) sums[r][t] = w[r].add(x.numbers + at, sums[r][t]);
-            } else {
-                Scales scales = x.scales[which * groups + g];
-                Bytes all = codes_of(x.codes + at, scales.scale, scales.sum);
-#pragma unroll
-                for (int r = 0; r < R; r++) sums[r][t] = w[r].add(all, sums[r][t]);
-                if (scales.rest_scale != 0.0f) {
-                    Bytes rest = codes_of(x.rests + at, scales.rest_scale, scales.rest_sum);
-#pragma unroll
-                    for (int r = 0; r < R; r++) sums[r][t] = w[r].add(rest, sums[r][t]);
-                }
-            }
-        }
-    }
-#pragma unroll
-    for (int r = 0; r < R; r++)
-#pragma unroll
-        for (int t = 0; t < M; t++) sums[r][t] = warp_sum(sums[r][t]);
+    return {fresh(at), fresh(at + 1), scale, sum};
 }

@@ -11,21 +11,17 @@ namespace tile {
 
 DEVICE void put_four(float* to, const float (&x)[FOUR]) { *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]}; }
 
-// To where there is room for them, as one piece where rows begin on a boundary.
-DEVICE void put_four(float* to, const float (&x)[FOUR], int room, bool aligned, bool add) {
-    if (room >= FOUR && aligned) {
-        float4 old = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (add) old = *reinterpret_cast<const float4*>(to);
-        put_four(to, {old.x + x[0], old.y + x[1], old.z + x[2], old.w + x[3]});
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < FOUR; i++)
-        if (i < room) to[i] = add ? to[i] + x[i] : x[i];
-}
+struct LinearArgs {
+    Matrix matrix;
+    Activations x;
+    float* stream;  // The residual stream, (rows, matrix.rows): added to.
+    int rows;
+    int pad;
+};
 
+// matrix.rows is a multiple of 4.
 template <class M>
-DEVICE void linear(const LinearArgs& a) {
+DEVICE void add_linear(const LinearArgs& a) {
     __shared__ typename M::Room room;
     int first = blockIdx.y * ROWS, columns = blockIdx.x * COLUMNS;
     Sums sums;
@@ -35,23 +31,14 @@ DEVICE void linear(const LinearArgs& a) {
 #pragma unroll
     for (int r = 0; r < 2 * WIDE; r++) {
         int row = first + row_of(p, r);
-        if (row < a.rows) put_four(a.out + int64_t(row) * n + column, sums[r], n - column, n % FOUR == 0, a.add);
+        if (row >= a.rows || column >= n) continue;
+        float* to = a.stream + int64_t(row) * n + column;
+        float4 old = *reinterpret_cast<const float4*>(to);
+        put_four(to, {old.x + sums[r][0], old.y + sums[r][1], old.z + sums[r][2], old.w + sums[r][3]});
     }
 }
 
-// RoPE of two pairs (a, b) -> (a cos - b sin, b cos + a sin).
-DEVICE void turn(float (&x)[FOUR], const float2* angles) {
-#pragma unroll
-    for (int i = 0; i < FOUR; i += 2) {
-        float2 angle = angles[i / 2];
-        float turned = fmaf(x[i], angle.x, -(x[i + 1] * angle.y));
-        x[i + 1] = fmaf(x[i + 1], angle.x, x[i] * angle.y);
-        x[i] = turned;
-    }
-}
-
-// Q, K or V: bias, RoPE, keys and values to their pages. blockIdx.x counts the tiles of one part after the other. A lane's
-// columns are of one head, whose size is a multiple of 8.
+// Q, K or V: bias, RoPE, keys and values to their pages. blockIdx.x counts the tiles of one part after the other.
 template <class M>
 DEVICE void qkv(const QkvArgs& a) {
     __shared__ typename M::Room room;
@@ -62,30 +49,18 @@ DEVICE void qkv(const QkvArgs& a) {
         tile -= tiles;
     }
     const Part& part = a.parts[which];
-    int first = blockIdx.y * ROWS, columns = tile * COLUMNS, n = part.matrix.rows;
+    int first = blockIdx.y * ROWS, columns = tile * COLUMNS;
     Sums sums;
     M::multiply(room, source(part.matrix, columns + column_of(threadIdx.x / 2)), a.x, first, a.rows, part.matrix.codebook, sums);
     Place p = place();
-    int column = columns + first_column(p), dim = a.cache.head_dim, head = column / dim, d = column % dim;
-    if (column >= n) return;
+    int column = columns + first_column(p);
+    if (column >= part.matrix.rows) return;
 #pragma unroll
     for (int r = 0; r < 2 * WIDE; r++) {
         int row = first + row_of(p, r);
         if (row >= a.rows) continue;
-        float(&x)[FOUR] = sums[r];
-        if (part.bias)
-#pragma unroll
-            for (int i = 0; i < FOUR; i++) x[i] += part.bias[column + i];
-        if (part.kind != VALUE) turn(x, a.angles + int64_t(row) * (dim / 2) + d / 2);
-        if (part.kind == QUERY) {
-            put_four(a.query + int64_t(row) * n + column, x);
-            continue;
-        }
-        int place = a.places[row];
-        int64_t block = (part.kind == VALUE ? a.cache.kv_heads : 0) + head;
-        int64_t at = (place / PAGE) * a.cache.page + a.cache.layer + (block * PAGE + place % PAGE) * dim + d;
-        store(a.cache, at, x[0], x[1]);
-        store(a.cache, at + 2, x[2], x[3]);
+        put_pair(a, part, column, row, sums[r][0], sums[r][1]);
+        put_pair(a, part, column + 2, row, sums[r][2], sums[r][3]);
     }
 }
 
@@ -147,10 +122,10 @@ DEVICE void gated(const GatedArgs& a) {
 
 }  // namespace tile
 
-#define TILES(W, M)                                                                \
-    KERNEL_OF_TWO(linear_##W##_many, LinearArgs, a) { tile::linear<tile::M>(a); } \
-    KERNEL_OF_TWO(qkv_##W##_many, QkvArgs, a) { tile::qkv<tile::M>(a); }          \
-    KERNEL_OF_TWO(gated_##W##_many, GatedArgs, a) { tile::gated<tile::M>(a); }
+#define TILES(W, M)                                                                                                    \
+    KERNEL_OF(add_linear_##W##_many, tile::LinearArgs, a, THREADS, 2) { tile::add_linear<tile::M>(a); } \
+    KERNEL_OF(qkv_##W##_many, QkvArgs, a, THREADS, 2) { tile::qkv<tile::M>(a); }                                         \
+    KERNEL_OF(gated_##W##_many, GatedArgs, a, THREADS, 2) { tile::gated<tile::M>(a); }
 
 TILES(Affine4, Packed<tile::Affine4>)
 TILES(Affine4Min, Packed<tile::Affine4Min>)

@@ -1,16 +1,8 @@
-// What the kernels of matrices take, and where keys and values go.
+// What kernels of few rows and of many take alike, and where keys and values go.
 #pragma once
 
 #include "quantize.cuh"
 #include "unpack.cuh"
-
-struct LinearArgs {
-    Matrix matrix;
-    Activations x;
-    float* out;  // (rows, matrix.rows)
-    int rows;
-    int add;  // Whether to add to what is there.
-};
 
 // Which of an attention's three matrices, or none.
 enum Kind { QUERY = 0, KEY = 1, VALUE = 2, NONE = 3 };
@@ -39,16 +31,8 @@ struct QkvArgs {
     float* query;          // (rows, heads * head_dim)
     const float2* angles;  // (rows, head_dim / 2): cosine and sine.
     const int* places;     // (rows): page * PAGE + token of the page.
+    float eps;
     int rows;
-    int pad;
-};
-
-struct GatedArgs {
-    Matrix gate, up;
-    Activations x;
-    Activations to;
-    int rows;
-    int pad;
 };
 
 DEVICE void store(const Cache& c, int64_t at, float a, float b) {
@@ -59,3 +43,37 @@ DEVICE void store(const Cache& c, int64_t at, float a, float b) {
         *reinterpret_cast<float2*>(c.bytes + 4 * at) = make_float2(a, b);
     }
 }
+
+// A pair of neighbouring rows of Q, K or V for row t of the activations: bias, RoPE (a, b) -> (a cos - b sin, b cos + a sin), keys
+// and values to their pages.
+DEVICE void put_pair(const QkvArgs& a, const Part& part, int row, int t, float x, float y) {
+    if (part.bias) {
+        x += part.bias[row];
+        y += part.bias[row + 1];
+    }
+    int dim = a.cache.head_dim, head = row / dim, d = row % dim;
+    if (part.kind != VALUE) {
+        float2 angle = fresh(a.angles + int64_t(t) * (dim / 2) + d / 2);
+        float turned = fmaf(x, angle.x, -(y * angle.y));
+        y = fmaf(y, angle.x, x * angle.y);
+        x = turned;
+    }
+    if (part.kind == QUERY) {
+        float* to = a.query + int64_t(t) * part.matrix.rows + row;
+        to[0] = x;
+        to[1] = y;
+        return;
+    }
+    int place = fresh(a.places + t);
+    int64_t block = (part.kind == VALUE ? a.cache.kv_heads : 0) + head;
+    int64_t at = (place / PAGE) * a.cache.page + a.cache.layer + (block * PAGE + place % PAGE) * dim + d;
+    store(a.cache, at, x, y);
+}
+
+struct GatedArgs {
+    Matrix gate, up;
+    Activations x;
+    Activations to;
+    float eps;
+    int rows;
+};

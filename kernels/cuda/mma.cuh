@@ -7,13 +7,8 @@
 
 #include "common.cuh"
 
-// A kernel that leaves half of an SM's registers to a second block.
-#ifdef __CUDACC__
-#define KERNEL_OF_TWO(name, Args, a) \
-    extern "C" __global__ void __launch_bounds__(THREADS, 2) name(const __grid_constant__ Args a)
-#else
+#ifndef __CUDACC__
 #include "mma.h"
-#define KERNEL_OF_TWO(name, Args, a) KERNEL(name, Args, a)
 #endif
 
 // Exact: d = a b for int8, 32 numbers of k.

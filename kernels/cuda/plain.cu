@@ -42,7 +42,7 @@ DEVICE float number(const PlainArgs& a, bool is_value, int position, int d) {
 
 }  // namespace plain
 
-// A thread a position; blockIdx.y is the head, blockIdx.z the row, of all three.
+// A thread a position, a block a chunk of attention.cu; blockIdx.y is the head, blockIdx.z the row, of all three.
 KERNEL(plain_scores, plain::PlainArgs, a) {
     int position = blockIdx.x * THREADS + threadIdx.x;
     if (position < plain::start(a) || position >= plain::end(a)) return;

@@ -230,8 +230,8 @@ DEVICE void attend(const AttendArgs& a) {
 
 }  // namespace prompt
 
-KERNEL_OF_TWO(attend_many_32, prompt::AttendArgs, a) { prompt::attend<32>(a); }
-KERNEL_OF_TWO(attend_many_48, prompt::AttendArgs, a) { prompt::attend<48>(a); }
+KERNEL_OF(attend_many_32, prompt::AttendArgs, a, THREADS, 2) { prompt::attend<32>(a); }
+KERNEL_OF(attend_many_48, prompt::AttendArgs, a, THREADS, 2) { prompt::attend<48>(a); }
 KERNEL(attend_many_64, prompt::AttendArgs, a) { prompt::attend<64>(a); }
 KERNEL(attend_many_80, prompt::AttendArgs, a) { prompt::attend<80>(a); }
 KERNEL(attend_many_96, prompt::AttendArgs, a) { prompt::attend<96>(a); }

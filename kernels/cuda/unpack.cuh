@@ -31,7 +31,11 @@ DEVICE Plane plane(const Matrix& m, int row, int g) {
 
 template <class T>
 DEVICE T read(const uint8_t* from) {
+#ifdef __CUDACC__
+    return __ldg(reinterpret_cast<const T*>(from));
+#else
     return *reinterpret_cast<const T*>(from);
+#endif
 }
 
 // Byte b of word w: number 8w + b in the low half, 8w + 4 + b in the high one.
@@ -64,10 +68,7 @@ DEVICE Codes looked_up(uint4 q, const uint32_t* table) {
 }
 
 // 32 signed bytes: the first 16 of every group in the first plane, the others in the second.
-DEVICE Codes bytes(const Matrix& m, Plane p) {
-    uint4 low = stream16(m.planes + 16 * p.at), high = stream16(m.planes + 16 * (p.groups + p.at));
-    return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
-}
+DEVICE Codes bytes(uint4 low, uint4 high) { return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}}; }
 
 // 6 bits less 32: nibbles, and the upper bits of line l of 4 numbers at bits 2(l % 4) of the bytes of word l / 4. The
 // subtraction borrows from no neighbour: the bytes are made 128 larger for it.

@@ -58,6 +58,10 @@ pub struct Compute {
     /// Rows of the largest step.
     pub chunk: Option<usize>,
     pub goal: Goal,
+    /// On a GPU, launch every kernel by itself.
+    pub no_graph: bool,
+    /// On a GPU, let no kernel begin before the one in front has ended.
+    pub no_pdl: bool,
 }
 
 impl Compute {
@@ -97,6 +101,8 @@ enum Kind {
     Cpu(cpu::Options),
     Cuda {
         options: cuda::Options,
+        /// Kernels begin before the one in front has ended.
+        overlap: bool,
         gpu: probe::Gpu,
     },
     Reference {
@@ -158,9 +164,10 @@ impl Choice {
         }
         let options = cuda::Options {
             kv_type: compute.kv_type.unwrap_or(KvType::F16),
+            graph: !compute.no_graph,
             flash_attention: compute.flash_attention.unwrap_or(true),
         };
-        let kind = Kind::Cuda { options, gpu };
+        let kind = Kind::Cuda { options, overlap: !compute.no_pdl, gpu };
         // As many as give each processor of a large GPU a tile of a narrow matrix.
         let chunk = if compute.goal == Goal::Memory { FEW_ROWS } else { 512 };
         Ok(Self { kind, chunk: compute.chunk.unwrap_or(chunk) })
@@ -231,7 +238,7 @@ impl Choice {
     pub fn plan(&self, config: &Config, tensors: &[&TensorInfo], limits: Limits) -> MemoryPlan {
         match &self.kind {
             Kind::Cpu(options) => cpu::plan(config, tensors, limits, options),
-            Kind::Cuda { options, .. } => cuda::plan(config, tensors, limits, options),
+            Kind::Cuda { options, .. } => cuda::plan(config, tensors, limits, *options),
             Kind::Reference { .. } => candle::plan(config, tensors, limits),
         }
     }
@@ -247,8 +254,8 @@ impl Choice {
     ) -> Result<Box<dyn Backend>> {
         Ok(match &self.kind {
             Kind::Cpu(options) => Box::new(Cpu::load(config, weights, plan, options, repack)?),
-            Kind::Cuda { options, .. } => {
-                Box::new(Cuda::load(Box::new(Nvidia::open()?), config, weights, plan, options)?)
+            Kind::Cuda { options, overlap, .. } => {
+                Box::new(Cuda::load(Box::new(Nvidia::open(*overlap)?), config, weights, plan, *options)?)
             }
             Kind::Reference { .. } => Box::new(Candle::load(config, weights, plan)?),
         })

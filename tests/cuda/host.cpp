@@ -8,14 +8,19 @@
 #include <vector>
 
 #include "../../kernels/cuda/attention.cu"
+#include "../../kernels/cuda/decode.cu"
 #include "../../kernels/cuda/gemm.cu"
-#include "../../kernels/cuda/gemv.cu"
+#include "../../kernels/cuda/gemv4.cu"
+#include "../../kernels/cuda/gemv8.cu"
+#include "../../kernels/cuda/gemv_float.cu"
+#include "../../kernels/cuda/norm.cu"
 #include "../../kernels/cuda/plain.cu"
 #include "../../kernels/cuda/prefill.cu"
 #include "../../kernels/cuda/rows.cu"
 
 namespace host {
-Index thread, block;
+Index thread, block, grid, dim;
+alignas(16) uint8_t launch_shared[64 << 10];
 
 namespace {
 constexpr size_t STACK = 64 << 10;
@@ -33,8 +38,9 @@ struct Fiber {
     unsigned shuffles = 0;
 };
 
-std::vector<Fiber> fibers(THREADS);
-uint32_t words[2][THREADS];
+constexpr int MOST = 1024;
+std::vector<Fiber> fibers(MOST);
+uint32_t words[2][MOST];
 jmp_buf scheduler;
 ucontext_t from;
 int current;
@@ -55,7 +61,7 @@ void run() {
     }
 }
 
-void turn(int i) {
+__attribute__((noinline)) void turn(int i) {
     Fiber& f = fibers[i];
     current = i;
     thread = {unsigned(i), 0, 0};
@@ -75,29 +81,32 @@ bool release(int first, int count, State at) {
     return true;
 }
 
+void prepare(Fiber& f) {
+    f.state = READY;
+    f.shuffles = 0;
+    if (f.begun) return;
+    f.stack.resize(STACK);
+    getcontext(&f.start);
+    f.start.uc_stack.ss_sp = f.stack.data();
+    f.start.uc_stack.ss_size = STACK;
+    f.start.uc_link = &from;
+    makecontext(&f.start, run, 0);
+}
+
 void run_block(bool backwards) {
-    for (Fiber& f : fibers) {
-        f.state = READY;
-        f.shuffles = 0;
-        if (f.begun) continue;
-        f.stack.resize(STACK);
-        getcontext(&f.start);
-        f.start.uc_stack.ss_sp = f.stack.data();
-        f.start.uc_stack.ss_size = STACK;
-        f.start.uc_link = &from;
-        makecontext(&f.start, run, 0);
-    }
+    int threads = dim.x;
+    for (int i = 0; i < threads; i++) prepare(fibers[i]);
     for (bool moved = true; moved;) {
         moved = false;
-        for (int i = 0; i < THREADS; i++) {
-            int which = backwards ? THREADS - 1 - i : i;
+        for (int i = 0; i < threads; i++) {
+            int which = backwards ? threads - 1 - i : i;
             if (fibers[which].state == READY) turn(which), moved = true;
         }
-        for (int w = 0; w < THREADS; w += WARP) moved |= release(w, WARP, AT_WARP);
-        moved |= release(0, THREADS, AT_BLOCK);
+        for (int w = 0; w < threads; w += WARP) moved |= release(w, WARP, AT_WARP);
+        moved |= release(0, threads, AT_BLOCK);
     }
-    for (Fiber& f : fibers)
-        if (f.state != DONE) {
+    for (int i = 0; i < threads; i++)
+        if (fibers[i].state != DONE) {
             fprintf(stderr, "threads of a block wait for each other for ever\n");
             abort();
         }
@@ -110,7 +119,9 @@ uint32_t* lanes() { return words[fibers[current].shuffles++ % 2] + thread.x / WA
 }  // namespace host
 
 // Runs a kernel's blocks one after the other; `backwards` turns the order of blocks and threads round.
-extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const unsigned* grid, int backwards) {
+extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const unsigned* grid, unsigned threads, int backwards) {
+    host::dim = {threads, 1, 1};
+    host::grid = {grid[0], grid[1], grid[2]};
     host::kernel = kernel;
     host::args = args;
     unsigned count = grid[0] * grid[1] * grid[2];
@@ -125,7 +136,7 @@ extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const u
 #define INTEGERS(W)                                                                                           \
     extern "C" void taper_host_integers_##W(const Matrix& m, int row, const int8_t* codes, const int* sums, int* out) { \
         for (int g = 0; g < m.k / GROUP; g++)                                                                 \
-            out[g] = W::load(m, row, g).integer(codes_of(codes + g * GROUP, 1.0f, sums[g]));                  \
+            out[g] = W::unpack(W::fetch(m, row, g), m.codebook).integer(codes_of(codes + g * GROUP, 1.0f, sums[g]));                  \
     }
 INTEGERS(Affine4)
 INTEGERS(Affine4Min)
@@ -135,18 +146,19 @@ INTEGERS(Int8Min)
 INTEGERS(Q4K)
 INTEGERS(Q6K)
 
-// A matrix times rows of codes in tiles: (rows, matrix.rows).
+// Adds a matrix times rows of codes in tiles to (rows, matrix.rows).
 #define TILED(W)                                                                                                        \
-    extern "C" void taper_host_tiled_##W(const Matrix& m, int8_t* codes, int8_t* rests, Scales* scales, float* out, int rows, \
-                                         int backwards) {                                                               \
-        LinearArgs a{};                                                                                                 \
+    extern "C" void taper_host_tiled_##W(const Matrix& m, int8_t* codes, int8_t* rests, Scales* scales, float* stream,  \
+                                         int rows, int backwards) {                                                     \
+        tile::LinearArgs a{};                                                                                           \
         a.matrix = m;                                                                                                   \
         a.x.codes = codes, a.x.rests = rests, a.x.scales = scales, a.x.k = m.k;                                         \
-        a.out = out;                                                                                                    \
+        a.stream = stream;                                                                                              \
         a.rows = rows;                                                                                                  \
         const unsigned grid[3] = {unsigned(m.rows + tile::COLUMNS - 1) / tile::COLUMNS,                                 \
                                   unsigned(rows + tile::ROWS - 1) / tile::ROWS, 1};                                     \
-        taper_host_launch([](const void* a) { linear_##W##_many(*static_cast<const LinearArgs*>(a)); }, &a, grid, backwards); \
+        auto kernel = [](const void* a) { add_linear_##W##_many(*static_cast<const tile::LinearArgs*>(a)); };           \
+        taper_host_launch(kernel, &a, grid, THREADS, backwards);                                                        \
     }
 TILED(Affine4)
 TILED(Affine4Min)

@@ -17,7 +17,8 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 
 namespace host {
 struct Index { unsigned x, y, z; };
-extern Index thread, block;
+extern Index thread, block, grid, dim;
+extern uint8_t launch_shared[];
 
 // Ends this thread's turn until all of the block, or of its warp, have come here.
 void meet_block();
@@ -40,12 +41,14 @@ inline uint16_t to_half(float x) {
 
 #define DEVICE static inline
 #define DEVICE_MEMBER inline
-#define KERNEL(name, Args, a) extern "C" void name(const Args& a)
 #define __shared__ static
-#define __align__(n) alignas(n)
+#define __align__(n) __attribute__((aligned(n)))
 #define threadIdx host::thread
 #define blockIdx host::block
+#define gridDim host::grid
+#define blockDim host::dim
 #define __syncthreads host::meet_block
+inline void __threadfence() {}
 
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
@@ -54,6 +57,17 @@ inline float __uint_as_float(uint32_t bits) {
     float x;
     memcpy(&x, &bits, 4);
     return x;
+}
+
+inline uint32_t __float_as_uint(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+inline uint32_t atomicAdd(uint32_t* at, uint32_t x) {
+    uint32_t old = *at;
+    *at += x;
+    return old;
 }
 
 inline int __dp4a(int a, int b, int c) {
@@ -77,5 +91,18 @@ T __shfl_xor_sync(uint32_t, T x, int mask) {
     memcpy(&words[lane], &x, 4);
     host::meet_warp();
     memcpy(&x, &words[lane ^ mask], 4);
+    return x;
+}
+
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline int __reduce_add_sync(uint32_t mask, int x) {
+    for (int o = 16; o; o >>= 1) x += __shfl_xor_sync(mask, x, o);
+    return x;
+}
+inline uint32_t __reduce_max_sync(uint32_t mask, uint32_t x) {
+    for (int o = 16; o; o >>= 1) {
+        uint32_t other = __shfl_xor_sync(mask, x, o);
+        x = other > x ? other : x;
+    }
     return x;
 }

@@ -104,12 +104,6 @@ inline void wait_for_copies(unsigned but) {
 }
 }  // namespace host
 
-inline uint32_t __float_as_uint(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return bits;
-}
-
 inline bool __any_sync(uint32_t, bool mine) {
     const bool* lanes = host::Given<bool>::in_warp(mine);
     for (int i = 0; i < 32; i++)

@@ -99,7 +99,7 @@ fn check_attention(config: &Config, options: Options, steps: &[[usize; 3]], boun
 
 #[test]
 fn attention_of_many_rows_is_exact_for_heads_of_every_size() {
-    let options = Options { kv_type: KvType::F16, flash_attention: true };
+    let options = Options { kv_type: KvType::F16, graph: true, flash_attention: true };
     let steps = [[1, 65, 1], [30, 0, 31]];
     for (head_dim, heads, kv_heads) in [(48, 4, 2), (64, 9, 3), (80, 2, 2), (96, 5, 1), (112, 2, 1), (128, 8, 1)] {
         let config = Config { head_dim, heads, kv_heads, layers: 1, hidden: 32, ffn: 32, ..config() };
@@ -111,7 +111,7 @@ fn attention_of_many_rows_is_exact_for_heads_of_every_size() {
     let many = Config { heads: 129, kv_heads: 1, layers: 1, ..config() };
     let large = Config { head_dim: 144, heads: 2, kv_heads: 1, layers: 1, ..config() };
     for (kv_type, config) in [(KvType::F16, many), (KvType::F16, large), (KvType::F32, config())] {
-        check_attention(&config, Options { kv_type, flash_attention: true }, &[[17, 0, 0]], 1e-7);
+        check_attention(&config, Options { kv_type, graph: true, flash_attention: true }, &[[17, 0, 0]], 1e-7);
     }
 }
 
@@ -119,11 +119,11 @@ fn attention_of_many_rows_is_exact_for_heads_of_every_size() {
 fn plain_attention_agrees_with_the_reference_and_takes_memory_for_its_scores() {
     let windowed = Config { window: Some(70), ..config() };
     for (kv_type, config) in [(KvType::F16, config()), (KvType::F32, windowed)] {
-        let options = Options { kv_type, flash_attention: false };
+        let options = Options { kv_type, graph: true, flash_attention: false };
         check_attention(&config, options, &[[1, 19, 1], [2, 3, 0]], 1e-9);
         let bytes = |flash_attention| {
             let weights = common::made::weights(&config, TIED, |_| DType::Q4_0);
-            cuda::plan(&config, &infos(&weights), LIMITS, &Options { kv_type, flash_attention }).workspace
+            cuda::plan(&config, &infos(&weights), LIMITS, Options { kv_type, graph: true, flash_attention }).workspace
         };
         assert!(bytes(false) >= bytes(true) + (8 * config.heads * LIMITS.context * 4) as u64);
     }
@@ -189,13 +189,13 @@ fn codes(random: &mut Random, count: usize, most: i64) -> Vec<Sixteen> {
 fn tiles_of_integers_are_exact_with_and_without_rests() {
     let Some(library) = kernels() else { return };
     let shapes = [
-        (DType::Q4_0, 32 * 5, 131, 17, 127),
-        (DType::Q4_1, 32 * 3, 19, 65, 127),
+        (DType::Q4_0, 32 * 5, 132, 17, 127),
+        (DType::Q4_1, 32 * 3, 20, 65, 127),
         (DType::IQ4NL, 32, 128, 33, 127),
-        (DType::Q8_0, 32 * 7, 129, 64, 127),
-        (DType::Q5_1, 32 * 9, 5, 20, 127),
+        (DType::Q8_0, 32 * 7, 156, 64, 127),
+        (DType::Q5_1, 32 * 9, 8, 20, 127),
         (DType::Q4K, 512, 140, 17, 9),
-        (DType::Q6K, 768, 3, 66, 1),
+        (DType::Q6K, 768, 4, 66, 1),
     ];
     for (i, (dtype, k, columns, rows, most)) in shapes.into_iter().enumerate() {
         let (format, groups) = (Format::of(dtype), k / GROUP);
@@ -229,7 +229,7 @@ fn tiles_of_integers_are_exact_with_and_without_rests() {
             .collect();
         let multiply = function::<Tiled>(library, &format!("taper_host_tiled_{format:?}"));
         for backwards in [0, 1] {
-            let mut got = vec![f32::NAN; rows * columns];
+            let mut got = vec![Sixteen([0; 16]); rows * columns / 4];
             let _alone = alone();
             // SAFETY: the matrix is as it says, the others are rows of k codes and k / 32 scales, and (rows, columns).
             unsafe {
@@ -238,11 +238,13 @@ fn tiles_of_integers_are_exact_with_and_without_rests() {
                     x.as_ptr().cast(),
                     rests.as_ptr().cast(),
                     scales.as_ptr(),
-                    got.as_mut_ptr(),
+                    got.as_mut_ptr().cast(),
                     rows as i32,
                     backwards,
                 );
             }
+            // SAFETY: any bits are a number.
+            let got = unsafe { std::slice::from_raw_parts(got.as_ptr().cast::<f32>(), rows * columns) };
             for (r, got) in got.chunks(columns).enumerate() {
                 let whole: Vec<f64> = (0..k)
                     .map(|at| {

@@ -30,7 +30,7 @@ macro_rules! plain {
     };
 }
 
-plain!(f32, u32, Matrix, Activations, Linear, Qkv, Gated, Norm, Quantize, Attend);
+plain!(f32, u32, u64, Matrix, Activations, Linear, Logits, Qkv, Gated, Quantize, HandOn, Begin, Finish, Attend, Decode);
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -48,6 +48,8 @@ pub struct Activations {
     pub rests: Address,
     pub scales: Address,
     pub numbers: Address,
+    /// 0 for rows that are not to be normed by their reader.
+    pub squares: Address,
     pub k: i64,
 }
 
@@ -56,9 +58,22 @@ pub struct Activations {
 pub struct Linear {
     pub matrix: Matrix,
     pub x: Activations,
-    pub out: Address,
+    pub to: Activations,
+    pub weight: Address,
+    pub stream: Address,
+    pub eps: f32,
     pub rows: i32,
-    pub add: i32,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Logits {
+    pub matrix: Matrix,
+    pub x: Activations,
+    pub out: Address,
+    pub best: Address,
+    pub eps: f32,
+    pub rows: i32,
 }
 
 /// What a [`Part`] gives: `Kind` of `gemv.cu`.
@@ -95,8 +110,8 @@ pub struct Qkv {
     pub query: Address,
     pub angles: Address,
     pub places: Address,
+    pub eps: f32,
     pub rows: i32,
-    pub pad: i32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -106,20 +121,8 @@ pub struct Gated {
     pub up: Matrix,
     pub x: Activations,
     pub to: Activations,
-    pub rows: i32,
-    pub pad: i32,
-}
-
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct Norm {
-    pub x: Address,
-    pub weight: Address,
-    /// 0 for all rows in order.
-    pub which: Address,
-    pub to: Activations,
     pub eps: f32,
-    pub pad: i32,
+    pub rows: i32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +130,58 @@ pub struct Norm {
 pub struct Quantize {
     pub x: Address,
     pub to: Activations,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct HandOn {
+    pub x: Address,
+    pub weight: Address,
+    /// 0 for all rows in order.
+    pub which: Address,
+    pub to: Activations,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Begin {
+    pub embeddings: Address,
+    pub words: Address,
+    pub to_words: Address,
+    pub stream: Address,
+    pub weight: Address,
+    pub to: Activations,
+    pub best: Address,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Finish {
+    pub best: Address,
+    pub out: Address,
+    pub rows: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Decode {
+    pub query: Address,
+    pub cache: Address,
+    pub page: i64,
+    pub layer: i64,
+    pub tables: Address,
+    pub table: Address,
+    pub positions: Address,
+    pub partials: Address,
+    pub counters: Address,
+    pub out: Address,
+    pub to: Activations,
+    pub scale: f32,
+    pub heads: i32,
+    pub kv_heads: i32,
+    pub window: i32,
+    pub chunks: i32,
+    pub pad: i32,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -2,11 +2,12 @@
 //! `plain.cu`, for steps of any size.
 #![expect(unsafe_code, reason = "arguments of kernels are read as bytes")]
 
-use super::args::{Attend, Part, Plain, bytes_of};
-use super::gpu::{Address, Gpu};
+use super::Cuda;
+use super::args::{Activations, Attend, Gated, Matrix as Place, NONE, Plain, Qkv, bytes_of};
+use super::gpu::Address;
 use super::memory::PLAIN_ROWS;
-use super::{Cuda, NONE, number_bytes};
-use crate::backend::{KvType, Seq};
+use super::model::Matrix;
+use crate::backend::Seq;
 use crate::error::Result;
 use crate::format::packed::Format;
 use crate::model::config::Config;
@@ -16,49 +17,27 @@ const TILE_ROWS: usize = 64;
 const TILE_COLUMNS: usize = 128;
 /// Queries of a block: `QUERIES` of `prefill.cu`.
 const QUERIES: usize = 128;
-/// Threads of a block.
-const POSITIONS: usize = super::THREADS as usize;
 
-/// A kernel, and its grid.
-pub type Launch = (&'static str, [u32; 3]);
-
-/// The name of a matrix kernel.
-macro_rules! many {
-    ($what:literal, $format:expr) => {
-        match $format {
-            Format::Affine4 => concat!($what, "_Affine4_many"),
-            Format::Affine4Min => concat!($what, "_Affine4Min_many"),
-            Format::Lut4 => concat!($what, "_Lut4_many"),
-            Format::Int8 => concat!($what, "_Int8_many"),
-            Format::Int8Min => concat!($what, "_Int8Min_many"),
-            Format::Q4K => concat!($what, "_Q4K_many"),
-            Format::Q6K => concat!($what, "_Q6K_many"),
-            Format::Half => concat!($what, "_Half_many"),
-            Format::BHalf => concat!($what, "_BHalf_many"),
-            Format::Single => concat!($what, "_Single_many"),
-        }
-    };
+/// `NormArgs` of `norm.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Norm {
+    x: Address,
+    weight: Address,
+    to: Activations,
+    eps: f32,
+    pad: i32,
 }
 
-fn row_tiles(rows: usize) -> u32 {
-    rows.div_ceil(TILE_ROWS) as u32
-}
-
-/// For a matrix of `columns` rows.
-pub fn linear(format: Format, columns: usize, rows: usize) -> Launch {
-    (many!("linear", format), [columns.div_ceil(TILE_COLUMNS) as u32, row_tiles(rows), 1])
-}
-
-/// For the parts that are not [`NONE`].
-pub fn qkv(format: Format, parts: &[Part], rows: usize) -> Launch {
-    let taken = parts.iter().filter(|part| part.kind != NONE);
-    let tiles: usize = taken.map(|part| (part.matrix.rows as usize).div_ceil(TILE_COLUMNS)).sum();
-    (many!("qkv", format), [tiles as u32, row_tiles(rows), 1])
-}
-
-/// For gate and up matrices of `ffn` rows: a tile has half its columns of each.
-pub fn gated(format: Format, ffn: usize, rows: usize) -> Launch {
-    (many!("gated", format), [ffn.div_ceil(TILE_COLUMNS / 2) as u32, row_tiles(rows), 1])
+/// `LinearArgs` of `gemm.cu`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct AddLinear {
+    matrix: Place,
+    x: Activations,
+    stream: Address,
+    rows: i32,
+    pad: i32,
 }
 
 /// `AttendArgs` of `prefill.cu`.
@@ -105,26 +84,13 @@ struct AttendPlainly {
 }
 
 // SAFETY: `repr(C)`, and the fields' sizes are multiples of their neighbours' alignment.
+unsafe impl Plain for Norm {}
+// SAFETY: as above.
+unsafe impl Plain for AddLinear {}
+// SAFETY: as above.
 unsafe impl Plain for AttendTiles {}
 // SAFETY: as above.
 unsafe impl Plain for AttendPlainly {}
-
-/// The kernel for heads of a size, where there is one.
-fn attend_kernel(config: &Config, kv_type: KvType) -> Option<&'static str> {
-    if kv_type != KvType::F16 || config.heads / config.kv_heads > QUERIES {
-        return None;
-    }
-    Some(match config.head_dim {
-        32 => "attend_many_32",
-        48 => "attend_many_48",
-        64 => "attend_many_64",
-        80 => "attend_many_80",
-        96 => "attend_many_96",
-        112 => "attend_many_112",
-        128 => "attend_many_128",
-        _ => return None,
-    })
-}
 
 /// What blocks of attention have: first rows and counts, each of one sequence; those with the longest contexts first, so that no
 /// long one is left for the end.
@@ -136,11 +102,8 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// Those of a step; tells the GPU.
-    ///
-    /// # Errors
-    /// When the GPU fails.
-    pub fn plan(&mut self, seqs: &[Seq], config: &Config, to: Address, gpu: &mut dyn Gpu) -> Result<()> {
+    /// Those of a step.
+    fn plan(&mut self, seqs: &[Seq], config: &Config) {
         let most = (QUERIES / (config.heads / config.kv_heads)).max(1) as u32;
         self.order.clear();
         for seq in seqs {
@@ -153,7 +116,6 @@ impl Tiles {
         self.order.sort_unstable_by_key(|(end, [first, _])| (u32::MAX - end, *first));
         self.numbers.clear();
         self.numbers.extend(self.order.iter().flat_map(|(_, tile)| tile));
-        gpu.write(to, bytes_of(&self.numbers))
     }
 
     fn count(&self) -> u32 {
@@ -162,14 +124,87 @@ impl Tiles {
 }
 
 impl Cuda {
-    /// Whether steps of many rows have their attention on tensor cores.
-    pub(super) fn attends_in_tiles(&self) -> bool {
-        attend_kernel(&self.model.config, self.options.kv_type).is_some()
+    /// Tells the GPU which blocks attention of the step's many rows has.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn plan_tiles(&mut self) -> Result<()> {
+        self.tiles.plan(self.step.seqs(), &self.model.config);
+        self.gpu.write(self.buffers.tiles, bytes_of(&self.tiles.numbers))
+    }
+
+    /// The residual stream as the next matrix reads it: of few rows what was handed on, of many rows normed now.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn normed(&mut self, weight: Address) -> Result<Activations> {
+        if self.step.is_of_few() {
+            return Ok(self.buffers.normed);
+        }
+        let to = Activations { squares: 0, ..self.buffers.normed };
+        let args = Norm { x: self.buffers.hidden, weight, to, eps: self.model.config.rms_eps, pad: 0 };
+        self.plainly("norm_quantize", [self.step.rows() as u32, 1, 1], args)?;
+        Ok(to)
+    }
+
+    /// A kernel over a matrix of a format, of so many tiles along it.
+    fn over_many<A: Plain>(&mut self, what: &str, format: Format, tiles: usize, args: A) -> Result<()> {
+        let grid = [tiles as u32, self.step.rows().div_ceil(TILE_ROWS) as u32, 1];
+        self.plainly(&format!("{what}_{format:?}_many"), grid, args)
+    }
+
+    /// Adds a matrix's product to the residual stream.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn add_many(&mut self, matrix: Matrix, x: Activations) -> Result<()> {
+        let (stream, rows) = (self.buffers.hidden, self.step.rows() as i32);
+        let args = AddLinear { matrix: matrix.place, x, stream, rows, pad: 0 };
+        self.over_many("add_linear", matrix.format, (matrix.place.rows as usize).div_ceil(TILE_COLUMNS), args)
+    }
+
+    /// For the parts that are not [`NONE`].
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn qkv_many(&mut self, format: Format, args: Qkv) -> Result<()> {
+        let taken = args.parts.iter().filter(|part| part.kind != NONE);
+        let tiles = taken.map(|part| (part.matrix.rows as usize).div_ceil(TILE_COLUMNS)).sum();
+        self.over_many("qkv", format, tiles, args)
+    }
+
+    /// A tile has half its columns of each matrix.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn gated_many(&mut self, format: Format, args: Gated) -> Result<()> {
+        self.over_many("gated", format, (args.gate.rows as usize).div_ceil(TILE_COLUMNS / 2), args)
+    }
+
+    /// The kernel for attention of many rows, where there is one for such heads.
+    fn attend_kernel(&self) -> Option<&'static str> {
+        let config = &self.model.config;
+        if !self.is_half() || config.heads / config.kv_heads > QUERIES {
+            return None;
+        }
+        Some(match config.head_dim {
+            32 => "attend_many_32",
+            48 => "attend_many_48",
+            64 => "attend_many_64",
+            80 => "attend_many_80",
+            96 => "attend_many_96",
+            112 => "attend_many_112",
+            128 => "attend_many_128",
+            _ => return None,
+        })
     }
 
     /// Attention of many rows, where there is a kernel for it; whether there is.
-    pub(super) fn attend_many(&mut self, a: Attend) -> Result<bool> {
-        let Some(kernel) = attend_kernel(&self.model.config, self.options.kv_type) else {
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn attend_many(&mut self, a: Attend) -> Result<bool> {
+        let Some(kernel) = self.attend_kernel() else {
             return Ok(false);
         };
         let args = AttendTiles {
@@ -188,12 +223,15 @@ impl Cuda {
             window: a.window,
         };
         let grid = [a.kv_heads as u32, self.tiles.count(), 1];
-        self.launch(kernel, grid, args).map(|()| true)
+        self.plainly(kernel, grid, args).map(|()| true)
     }
 
     /// Attention of any number of rows, as many at a time as there is room for scores of.
-    pub(super) fn attend_plainly(&mut self, a: Attend) -> Result<()> {
-        let (rows, longest) = (self.step.rows(), self.step.longest());
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn attend_plainly(&mut self, a: Attend) -> Result<()> {
+        let rows = self.step.rows();
         for first in (0..rows).step_by(PLAIN_ROWS) {
             let args = AttendPlainly {
                 query: a.query,
@@ -211,14 +249,14 @@ impl Cuda {
                 kv_heads: a.kv_heads,
                 head_dim: a.head_dim,
                 window: a.window,
-                is_half: (number_bytes(self.options.kv_type) == 2).into(),
+                is_half: a.is_half,
                 first: first as i32,
                 pad: 0,
             };
             let (heads, some) = (a.heads as u32, PLAIN_ROWS.min(rows - first) as u32);
-            self.launch("plain_scores", [longest.div_ceil(POSITIONS) as u32, heads, some], args)?;
-            self.launch("plain_softmax", [1, heads, some], args)?;
-            self.launch("plain_values", [1, heads, some], args)?;
+            self.plainly("plain_scores", [a.chunks as u32, heads, some], args)?;
+            self.plainly("plain_softmax", [1, heads, some], args)?;
+            self.plainly("plain_values", [1, heads, some], args)?;
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! What a step tells the GPU: embeddings, positions, places and block tables.
 
 use super::args::bytes_of;
-use super::gpu::Gpu;
-use super::memory::Buffers;
+use super::gpu::{Gpu, Pinned};
+use super::memory::{Buffers, FEW, Places};
 use super::model::Model;
 use crate::backend::outcome::Outcome;
-use crate::backend::{Batch, Out, PAGE, Seq};
+use crate::backend::{Batch, Limits, Out, PAGE, Seq};
 use crate::error::Result;
+use crate::model::config::Config;
 use crate::model::tensors::EMBEDDING;
 
 /// The rows of a step.
@@ -28,6 +29,10 @@ pub struct Step {
 impl Step {
     pub fn rows(&self) -> usize {
         self.positions.len()
+    }
+
+    pub fn is_of_few(&self) -> bool {
+        self.rows() <= FEW
     }
 
     pub fn seqs(&self) -> &[Seq] {
@@ -72,15 +77,35 @@ impl Step {
         Ok(())
     }
 
+    /// Copies all of it to the GPU.
+    ///
     /// # Errors
     /// When the GPU fails.
-    pub fn upload(&self, to: &Buffers, gpu: &mut dyn Gpu) -> Result<()> {
-        gpu.write(to.hidden, bytes_of(&self.hidden))?;
+    pub fn upload(&self, buffers: &Buffers, to: &Places, gpu: &mut dyn Gpu) -> Result<()> {
+        gpu.write(buffers.hidden, bytes_of(&self.hidden))?;
         gpu.write(to.angles, bytes_of(&self.angles))?;
         gpu.write(to.positions, bytes_of(&self.positions))?;
-        gpu.write(to.places, bytes_of(&self.places))?;
+        gpu.write(to.cells, bytes_of(&self.places))?;
         gpu.write(to.table, bytes_of(&self.table))?;
         gpu.write(to.tables, bytes_of(&self.tables))
+    }
+
+    /// Lays it out where `begin_step` finds it; few rows.
+    pub fn lay_out(&self, inbox: &Inbox) {
+        inbox.embeddings.put(0, bytes_of(&self.hidden));
+        let words = inbox.rows * (inbox.head_dim + 3) + self.tables.len();
+        inbox.words.put(0, bytes_of(&[words as u32]));
+        let mut at = 4;
+        for (words, column) in [
+            (bytes_of(&self.angles), inbox.rows * inbox.head_dim),
+            (bytes_of(&self.positions), inbox.rows),
+            (bytes_of(&self.places), inbox.rows),
+            (bytes_of(&self.table), inbox.rows),
+            (bytes_of(&self.tables), 0),
+        ] {
+            inbox.words.put(at, words);
+            at += 4 * column;
+        }
     }
 
     /// Tells which rows the head is for.
@@ -91,5 +116,29 @@ impl Step {
         self.which.clear();
         self.which.extend(out.iter().map(|o| o.row));
         gpu.write(to.which, bytes_of(&self.which))
+    }
+}
+
+/// Where the host leaves what a step of few rows begins with.
+pub struct Inbox {
+    /// (rows, hidden) numbers.
+    pub embeddings: Pinned,
+    /// How many words there are, then they, as [`Places`] has them.
+    pub words: Pinned,
+    rows: usize,
+    head_dim: usize,
+}
+
+impl Inbox {
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn new(config: &Config, limits: &Limits, gpu: &mut dyn Gpu) -> Result<Self> {
+        let rows = limits.chunk.min(FEW);
+        Ok(Self {
+            embeddings: gpu.take_pinned(4 * rows * config.hidden)?,
+            words: gpu.take_pinned(4 * (1 + Places::words(config, limits, rows)))?,
+            rows,
+            head_dim: config.head_dim,
+        })
     }
 }
