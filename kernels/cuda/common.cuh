@@ -130,3 +130,14 @@ DEVICE float warp_max(float x) {
 
 // The largest of a warp's magnitudes: without their signs, numbers are in the order of their bits.
 DEVICE float warp_largest(float x) { return __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(fabsf(x)))); }
+
+// The sum over a block of THREADS, the same in every thread. `room` is WARPS numbers that nobody else uses.
+DEVICE float block_sum(float x, float* room) {
+    x = warp_sum(x);
+    __syncthreads();
+    if (lane_id() == 0) room[warp_id()] = x;
+    __syncthreads();
+    float sum = 0;
+    for (int w = 0; w < WARPS; w++) sum += room[w];
+    return sum;
+}

@@ -76,10 +76,6 @@ impl Compute {
                 Err(Error::usage("--kv-type q8_0 is asked for; the CUDA backend keeps keys and values in f16 or f32")
                     .help("leave --device or --kv-type out"))
             }
-            (Device::Cuda, _) if self.flash_attention == Some(false) => {
-                Err(Error::usage("--flash-attention off is asked for; the CUDA backend has attention in blocks alone")
-                    .help("leave --device or --flash-attention out"))
-            }
             _ => Ok(()),
         }
     }
@@ -166,9 +162,14 @@ impl Choice {
             return Err(Error::model(format!("the CUDA backend does not take this model: {why}"))
                 .help("leave --device out to take a backend that does"));
         }
-        let options = cuda::Options { kv_type: compute.kv_type.unwrap_or(KvType::F16), graph: !compute.no_graph };
+        let options = cuda::Options {
+            kv_type: compute.kv_type.unwrap_or(KvType::F16),
+            graph: !compute.no_graph,
+            flash_attention: compute.flash_attention.unwrap_or(true),
+        };
         let kind = Kind::Cuda { options, overlap: !compute.no_pdl, gpu };
-        let chunk = if compute.goal == Goal::Memory { FEW_ROWS } else { 256 };
+        // As many as give each processor of a large GPU a tile of a narrow matrix.
+        let chunk = if compute.goal == Goal::Memory { FEW_ROWS } else { 512 };
         Ok(Self { kind, chunk: compute.chunk.unwrap_or(chunk) })
     }
 
@@ -216,7 +217,7 @@ impl Choice {
     pub fn flash_attention(&self) -> bool {
         match &self.kind {
             Kind::Cpu(options) => options.flash_attention,
-            Kind::Cuda { .. } => true,
+            Kind::Cuda { options, .. } => options.flash_attention,
             Kind::Reference { .. } => false,
         }
     }
@@ -237,7 +238,7 @@ impl Choice {
     pub fn plan(&self, config: &Config, tensors: &[&TensorInfo], limits: Limits) -> MemoryPlan {
         match &self.kind {
             Kind::Cpu(options) => cpu::plan(config, tensors, limits, options),
-            Kind::Cuda { options, .. } => cuda::plan(config, tensors, limits, options.kv_type),
+            Kind::Cuda { options, .. } => cuda::plan(config, tensors, limits, *options),
             Kind::Reference { .. } => candle::plan(config, tensors, limits),
         }
     }

@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libloading::{Library, Symbol};
 use taper::Result;
@@ -46,6 +46,12 @@ pub fn kernels() -> Option<&'static Library> {
 pub fn function<T>(library: &'static Library, name: &str) -> Symbol<'static, T> {
     // SAFETY: the caller names the function's type.
     unsafe { library.get(name.as_bytes()) }.unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// The library has one block's threads, and one block's shared memory.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A kernel, its grid, the threads of a block and the arguments.
@@ -137,9 +143,7 @@ impl Gpu for Host {
 
 impl Host {
     fn run(&self, kernel: &str, grid: [u32; 3], threads: u32, args: &[u8]) {
-        // The library has one block's threads, and one block's shared memory.
-        static ALONE: Mutex<()> = Mutex::new(());
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = alone();
         let run: Symbol<'_, Run> = function(self.library, "taper_host_launch");
         let kernel: Symbol<'_, *const c_void> = function(self.library, kernel);
         // SAFETY: the kernel takes one struct, of which these are the bytes.

@@ -9,9 +9,13 @@
 
 #include "../../kernels/cuda/attention.cu"
 #include "../../kernels/cuda/decode.cu"
+#include "../../kernels/cuda/gemm.cu"
 #include "../../kernels/cuda/gemv4.cu"
 #include "../../kernels/cuda/gemv8.cu"
 #include "../../kernels/cuda/gemv_float.cu"
+#include "../../kernels/cuda/norm.cu"
+#include "../../kernels/cuda/plain.cu"
+#include "../../kernels/cuda/prefill.cu"
 #include "../../kernels/cuda/rows.cu"
 
 namespace host {
@@ -141,3 +145,25 @@ INTEGERS(Int8)
 INTEGERS(Int8Min)
 INTEGERS(Q4K)
 INTEGERS(Q6K)
+
+// Adds a matrix times rows of codes in tiles to (rows, matrix.rows).
+#define TILED(W)                                                                                                        \
+    extern "C" void taper_host_tiled_##W(const Matrix& m, int8_t* codes, int8_t* rests, Scales* scales, float* stream,  \
+                                         int rows, int backwards) {                                                     \
+        tile::LinearArgs a{};                                                                                           \
+        a.matrix = m;                                                                                                   \
+        a.x.codes = codes, a.x.rests = rests, a.x.scales = scales, a.x.k = m.k;                                         \
+        a.stream = stream;                                                                                              \
+        a.rows = rows;                                                                                                  \
+        const unsigned grid[3] = {unsigned(m.rows + tile::COLUMNS - 1) / tile::COLUMNS,                                 \
+                                  unsigned(rows + tile::ROWS - 1) / tile::ROWS, 1};                                     \
+        auto kernel = [](const void* a) { add_linear_##W##_many(*static_cast<const tile::LinearArgs*>(a)); };           \
+        taper_host_launch(kernel, &a, grid, THREADS, backwards);                                                        \
+    }
+TILED(Affine4)
+TILED(Affine4Min)
+TILED(Lut4)
+TILED(Int8)
+TILED(Int8Min)
+TILED(Q4K)
+TILED(Q6K)

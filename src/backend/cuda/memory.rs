@@ -9,6 +9,8 @@ use crate::model::config::Config;
 
 /// Up to so many rows have each chunk of their context attended to by a block of its own, and are decoded by recorded steps.
 pub const FEW: usize = 16;
+/// Rows whose scores are in memory at a time where attention is plain.
+pub const PLAIN_ROWS: usize = 8;
 /// Positions of a chunk: `CHUNK` of `attention.cu`.
 pub const CHUNK: usize = 256;
 /// The same of `decode.cu`.
@@ -75,6 +77,10 @@ pub struct Buffers {
     pub partials: Address,
     /// (few rows, `kv_heads`): chunks that are done.
     pub counters: Address,
+    /// (rows, first | count): of blocks of attention of many rows.
+    pub tiles: Address,
+    /// (plain rows, heads, context); none where attention is in blocks.
+    pub scores: Address,
     /// (sequences, vocab)
     pub logits: Address,
     /// (sequences): 8 bytes each, the likeliest token.
@@ -88,7 +94,8 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    pub fn new(arena: &mut Arena, config: &Config, limits: &Limits) -> Self {
+    pub fn new(arena: &mut Arena, config: &Config, limits: &Limits, flash_attention: bool) -> Self {
+        let plain_rows = if flash_attention { 0 } else { PLAIN_ROWS };
         let (rows, few, q_dim) = (limits.chunk, limits.chunk.min(FEW), config.q_dim());
         let places = [few, rows].map(|rows| Places::new(arena, config, limits, rows));
         let mut numbers = |count: usize| arena.take(4 * count);
@@ -100,6 +107,8 @@ impl Buffers {
             which: numbers(rows),
             partials: numbers(few * config.heads * chunks(limits) * (config.head_dim + 2)),
             counters: numbers(few * config.kv_heads),
+            tiles: numbers(2 * rows),
+            scores: numbers(plain_rows * config.heads * limits.context),
             logits: numbers(head_rows(limits) * config.vocab),
             best: numbers(2 * head_rows(limits).max(few)),
             normed: activations(arena, rows, config.hidden),

@@ -14,6 +14,7 @@ mod memory;
 mod model;
 mod pages;
 mod phases;
+mod prefill;
 pub mod probe;
 mod replay;
 mod step;
@@ -24,6 +25,7 @@ pub use model::refusal;
 
 use self::memory::{Arena, Buffers, FEW, head_rows};
 use self::model::Model;
+use self::prefill::Tiles;
 use self::replay::Replays;
 use self::step::{Inbox, Step};
 use super::outcome::Outcome;
@@ -39,16 +41,18 @@ pub struct Options {
     pub kv_type: KvType,
     /// Steps that decode are recorded and replayed.
     pub graph: bool,
+    /// Whether attention is blocked; otherwise it is written plainly, to check the blocked forms by.
+    pub flash_attention: bool,
 }
 
 /// Bytes this backend takes of the GPU's memory.
-pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, kv_type: KvType) -> MemoryPlan {
+pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, options: Options) -> MemoryPlan {
     let mut arena = Arena::default();
-    Buffers::new(&mut arena, config, &limits);
+    Buffers::new(&mut arena, config, &limits, options.flash_attention);
     MemoryPlan {
         limits,
         weights: model::weight_bytes(tensors),
-        kv: (limits.pages as u64).saturating_mul(pages::bytes(config, kv_type) as u64),
+        kv: (limits.pages as u64).saturating_mul(pages::bytes(config, options.kv_type) as u64),
         workspace: arena.next,
     }
 }
@@ -63,6 +67,7 @@ pub struct Cuda {
     options: Options,
     step: Step,
     inbox: Inbox,
+    tiles: Tiles,
     /// The likeliest token of each row, as `finish_step` tells it.
     best: Pinned,
     /// Logits that the host asked for: of `head_rows` rows.
@@ -89,7 +94,7 @@ impl Cuda {
     ) -> Result<Self> {
         let model = Model::load(config, weights, plan.weights, &mut *gpu)?;
         let workspace = gpu.take(plan.workspace as usize)?;
-        let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits);
+        let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options.flash_attention);
         gpu.write(buffers.counters, &vec![0; 4 * plan.limits.chunk.min(FEW) * config.kv_heads])?;
         Ok(Self {
             pages: gpu.take(plan.kv as usize)?,
@@ -100,6 +105,7 @@ impl Cuda {
             limits: plan.limits,
             options,
             step: Step::default(),
+            tiles: Tiles::default(),
             next_norm: model.output_norm,
             replays: Replays::default(),
             outcome: Outcome::default(),

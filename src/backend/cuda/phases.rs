@@ -6,7 +6,7 @@ use super::args::{
     bytes_of, bytes_of_mut,
 };
 use super::gpu::{Address, Launch, THREADS};
-use super::memory::{CHUNK, FEW, Places, chunks, head_rows};
+use super::memory::{CHUNK, Places, chunks, head_rows};
 use super::model::Matrix;
 use super::pages::numbers;
 use crate::backend::{Batch, Out, Phases, Probe, Slot, Want};
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::packed::{Format, GROUP};
 
 /// Query heads of a block: `HEADS` of `attention.cu`.
-const HEADS: usize = 8;
+const HEADS: u32 = 8;
 /// Warps of a block: `WARPS` of `common.cuh`.
 const WARPS: usize = 8;
 /// The same of a block that adds to the residual stream: `ADD` of `gemv.cuh`.
@@ -41,7 +41,7 @@ impl Cuda {
     }
 
     /// A kernel that waits for nothing by itself.
-    fn plainly<A: Plain>(&mut self, kernel: &str, grid: [u32; 3], args: A) -> Result<()> {
+    pub fn plainly<A: Plain>(&mut self, kernel: &str, grid: [u32; 3], args: A) -> Result<()> {
         self.launch(&Launch { kernel, grid, threads: THREADS, shared: 0, waits: false }, args)
     }
 
@@ -96,14 +96,15 @@ impl Cuda {
             self.step.lay_out(&self.inbox);
             return Ok(());
         }
-        self.step.upload(&self.buffers, &self.places(), &mut *self.gpu)
+        self.step.upload(&self.buffers, &self.places(), &mut *self.gpu)?;
+        self.plan_tiles()
     }
 
     /// The first kernel of a step.
     fn enqueue_begin(&mut self) -> Result<()> {
         self.next_norm = self.model.layers[0].attn_norm;
         if !self.step.is_of_few() {
-            return self.hand_on(0, self.step.rows());
+            return Ok(());
         }
         let args = Begin {
             embeddings: self.inbox.embeddings.device,
@@ -257,6 +258,23 @@ impl Cuda {
         Ok(true)
     }
 
+    /// Attention where the kernels made for few rows do not do.
+    fn attend_by_rows(&mut self, args: Attend) -> Result<()> {
+        if !self.options.flash_attention {
+            return self.attend_plainly(args);
+        }
+        if !self.step.is_of_few() && self.attend_many(args)? {
+            return Ok(());
+        }
+        let (rows, heads) = (self.step.rows() as u32, args.heads as u32);
+        let blocks = args.kv_heads as u32 * (heads / args.kv_heads as u32).div_ceil(HEADS);
+        if !self.step.is_of_few() {
+            return self.plainly("attend_row", [1, blocks, rows], args);
+        }
+        self.plainly("attend_chunk", [args.chunks as u32, blocks, rows], args)?;
+        self.plainly("attend_join", [1, heads, rows], args)
+    }
+
     /// Positions that a row sees.
     fn window(&self) -> i32 {
         self.model.config.window.map_or(i32::MAX, |n| i32::try_from(n).unwrap_or(i32::MAX))
@@ -270,6 +288,9 @@ impl Cuda {
 
     /// Adds a matrix's product to the residual stream, which goes to the norm `next`.
     fn add(&mut self, matrix: Matrix, x: Activations, next: Address) -> Result<()> {
+        if !self.step.is_of_few() {
+            return self.add_many(matrix, x);
+        }
         let rows = self.step.rows();
         self.next_norm = next;
         let args = Linear {
@@ -298,7 +319,8 @@ impl Phases for Cuda {
 
     fn qkv(&mut self, layer: usize) -> Result<()> {
         let (rows, l) = (self.step.rows(), &self.model.layers[layer]);
-        let (matrices, bias, places) = (l.qkv, l.bias, self.places());
+        let (matrices, bias, norm, places) = (l.qkv, l.bias, l.attn_norm, self.places());
+        let x = self.normed(norm)?;
         // One launch for all parts of a format.
         for (first, leader) in matrices.iter().enumerate() {
             if matrices[..first].iter().any(|m| m.format == leader.format) {
@@ -311,7 +333,7 @@ impl Phases for Cuda {
             };
             let args = Qkv {
                 parts: std::array::from_fn(part),
-                x: self.buffers.normed,
+                x,
                 cache: self.cache(layer),
                 query: self.buffers.query,
                 angles: places.angles,
@@ -319,6 +341,10 @@ impl Phases for Cuda {
                 eps: self.model.config.rms_eps,
                 rows: rows as i32,
             };
+            if !self.step.is_of_few() {
+                self.qkv_many(leader.format, args)?;
+                continue;
+            }
             let same = matrices.iter().filter(|m| m.format == leader.format);
             let blocks = same.map(|m| (m.place.rows as usize).div_ceil(2 * WARPS)).sum();
             self.over("qkv", leader.format, blocks, WARPS, (self.model.config.hidden, rows), args)?;
@@ -327,10 +353,10 @@ impl Phases for Cuda {
     }
 
     fn attend(&mut self, layer: usize) -> Result<()> {
-        if self.decode(layer)? {
+        if self.options.flash_attention && self.decode(layer)? {
             return Ok(());
         }
-        let (rows, config, places) = (self.step.rows(), &self.model.config, self.places());
+        let (config, places) = (&self.model.config, self.places());
         // As many as a recorded step has to do for.
         let chunks = (self.blocks_of_context() * super::memory::SPAN).div_ceil(CHUNK);
         let args = Attend {
@@ -352,14 +378,7 @@ impl Phases for Cuda {
             is_half: self.is_half().into(),
             pad: 0,
         };
-        let heads = config.heads as u32;
-        let blocks = (config.kv_heads * (config.heads / config.kv_heads).div_ceil(HEADS)) as u32;
-        if rows > FEW {
-            self.plainly("attend_row", [1, blocks, rows as u32], args)?;
-        } else {
-            self.plainly("attend_chunk", [chunks as u32, blocks, rows as u32], args)?;
-            self.plainly("attend_join", [1, heads, rows as u32], args)?;
-        }
+        self.attend_by_rows(args)?;
         self.quantize_heads()
     }
 
@@ -371,15 +390,18 @@ impl Phases for Cuda {
 
     fn gate_up(&mut self, layer: usize) -> Result<()> {
         let (rows, l) = (self.step.rows(), &self.model.layers[layer]);
-        let (gate, up) = (l.gate, l.up);
+        let (gate, up, norm) = (l.gate, l.up, l.ffn_norm);
         let args = Gated {
             gate: gate.place,
             up: up.place,
-            x: self.buffers.normed,
+            x: self.normed(norm)?,
             to: Activations { squares: 0, ..self.buffers.gated },
             eps: self.model.config.rms_eps,
             rows: rows as i32,
         };
+        if !self.step.is_of_few() {
+            return self.gated_many(gate.format, args);
+        }
         let (k, blocks) = (self.model.config.hidden, self.model.config.ffn / GROUP);
         self.over("gated", gate.format, blocks, WARPS, (k, rows), args)
     }
@@ -412,9 +434,9 @@ impl Probe for Cuda {
         self.gpu.write(place, bytes_of(values))?;
         // What the next phase reads is what the last one made of them.
         match slot {
-            Slot::Hidden => self.hand_on(0, self.step.rows()),
+            Slot::Hidden if self.step.is_of_few() => self.hand_on(0, self.step.rows()),
             Slot::Attended => self.quantize_heads(),
-            Slot::Query => Ok(()),
+            Slot::Hidden | Slot::Query => Ok(()),
             Slot::Gated => {
                 let args = Quantize { x: place, to: Activations { squares: 0, ..self.buffers.gated } };
                 self.plainly("quantize_rows", [self.step.rows() as u32, 1, 1], args)
