@@ -14,7 +14,7 @@
 struct Cut {
     int warps, blocks, ahead;
 };
-constexpr Cut QKV = {8, 2, 40}, LOGITS = {8, 3, 20}, ADD = {16, 1, 40}, GATED = {8, 2, 40};
+constexpr Cut QKV = {8, 2, 40}, LOGITS = {8, 3, 20}, ADD = {16, 1, 40}, GATED = {16, 1, 20};
 
 struct OneMatrix {
     const Matrix& m;

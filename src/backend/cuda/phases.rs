@@ -17,8 +17,8 @@ use crate::format::packed::{Format, GROUP};
 const HEADS: u32 = 8;
 /// Warps of a block: `WARPS` of `common.cuh`.
 const WARPS: usize = 8;
-/// The same of a block that adds to the residual stream: `ADD` of `gemv.cuh`.
-const ADD_WARPS: usize = 16;
+/// The same of a block that gives 32 numbers of a row: `ADD` and `GATED` of `gemv.cuh`.
+const GROUP_WARPS: usize = 16;
 
 /// Rows of activations that a block takes at once.
 fn rows_at_once(format: Format, rows: usize) -> usize {
@@ -303,7 +303,7 @@ impl Cuda {
             rows: rows as i32,
         };
         let blocks = self.model.config.hidden / GROUP;
-        self.over("add_linear", matrix.format, blocks, ADD_WARPS, (x.k as usize, rows), args)
+        self.over("add_linear", matrix.format, blocks, GROUP_WARPS, (x.k as usize, rows), args)
     }
 }
 
@@ -403,7 +403,7 @@ impl Phases for Cuda {
             return self.gated_many(gate.format, args);
         }
         let (k, blocks) = (self.model.config.hidden, self.model.config.ffn / GROUP);
-        self.over("gated", gate.format, blocks, WARPS, (k, rows), args)
+        self.over("gated", gate.format, blocks, GROUP_WARPS, (k, rows), args)
     }
 
     fn down(&mut self, layer: usize) -> Result<()> {
