@@ -163,7 +163,7 @@ impl Cuda {
         self.over_many("add_linear", matrix.format, (matrix.place.rows as usize).div_ceil(TILE_COLUMNS), args)
     }
 
-    /// For the parts that are not [`NONE`].
+    /// For the parts that are not `NONE`.
     ///
     /// # Errors
     /// When the GPU fails.
