@@ -41,7 +41,8 @@ lint: setup ## format check and clippy
 fmt: ## format the sources
 	@cargo fmt
 
-release: setup ## the optimized binary, and the libraries it needs
+release: setup ## the optimized binary with kernels for NVIDIA GPUs, and the libraries it needs
+	@tests/tools/cuda_toolkit.sh
 	@cargo build --release --locked
 	@ls -l $(TAPER)
 	@ldd $(TAPER)

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::backend::choose::{Choice, Compute};
+use crate::backend::choose::{Choice, Compute, Device};
+use crate::backend::cuda::probe;
 use crate::backend::{MemoryPlan, PAGE};
 use crate::config::{self, Dirs};
 use crate::engine::fit::{self, Wanted};
@@ -141,8 +142,11 @@ impl Taper {
     /// # Errors
     /// When it does not fit in memory, or its tensors are damaged.
     pub fn from_model(model: OpenModel, options: &LoadOptions) -> Result<Self> {
-        let plan = Self::plan(&model, options, fit::available_memory())?;
-        fit::try_out(&plan).map_err(|e| e.in_file(&model.path))?;
+        let choice = Self::choose(&model, options)?;
+        let plan = Self::plan(&model, options, choice.available_memory())?;
+        if choice.is_on_host() {
+            fit::try_out(&plan).map_err(|e| e.in_file(&model.path))?;
+        }
         let tensors = model.tensors()?;
         if plan.limits.context > model.config.context {
             tracing::warn!(
@@ -158,7 +162,12 @@ impl Taper {
                 plan.limits.context
             );
         }
-        let choice = Self::choose(&model, options)?;
+        if options.compute.device == Device::Auto && tracing::enabled!(tracing::Level::INFO) {
+            match probe::look() {
+                Err(absence) => tracing::info!("no GPU is used: {}", absence.what()),
+                Ok(gpu) => tracing::info!("the {} is used when --device cuda asks for it", gpu.name),
+            }
+        }
         tracing::info!("the {} backend computes: {}", choice.name(), choice.description());
         if options.compute.flash_attention == Some(true) && !choice.flash_attention() {
             tracing::warn!("the {} backend has plain attention alone: its answers are the same", choice.name());

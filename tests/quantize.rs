@@ -126,7 +126,9 @@ fn numbers_that_are_none_are_refused_by_the_name_of_their_tensor_on_both_backend
 }
 
 fn stderr(folder: &Path, args: &[&str]) -> String {
-    let out = taper().current_dir(folder).args(args).env("TAPER_CACHE_DIR", folder).output().unwrap();
+    let mut command = taper();
+    command.current_dir(folder).envs([("TAPER_CACHE_DIR", folder), ("TAPER_CONFIG_DIR", folder)]).args(args);
+    let out = command.output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stderr).unwrap()
 }
@@ -144,6 +146,23 @@ fn the_program_quantizes_for_the_fast_backend_and_says_so() {
     let mut by_environment = taper();
     by_environment.current_dir(folder.path()).env("TAPER_QUANT", "q4_0").args(["-m", "m.gguf", "--device", "cpu"]);
     succeeded(by_environment.args(["--raw", "-p", "ABC", "-n", "2"]));
+}
+
+#[test]
+fn the_settings_file_has_it_too_and_a_flag_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    gguf(TIED, |_, _| ()).write(&folder.path().join("m.gguf"));
+    let settings = |text: &str| std::fs::write(folder.path().join("config.toml"), text).unwrap();
+    settings("quant = \"iq4_nl\"\n");
+    let args = ["-m", "m.gguf", "--device", "auto", "-v", "--raw", "-p", "ABC", "-n", "1"];
+    let told = stderr(folder.path(), &args);
+    assert!(told.contains("info: weights packed as iq4_nl in "), "{told}");
+    let told = stderr(folder.path(), &[&args[..], &["--quant", "q8_0"]].concat());
+    assert!(told.contains("info: weights packed as q8_0 in "), "{told}");
+    settings("quant = \"q5_0\"\n");
+    let mut command = taper();
+    let (code, error) = failed(command.env("TAPER_CONFIG_DIR", folder.path()).args(["-p", "x"]));
+    assert!(code == 2 && error.contains("invalid value 'q5_0' for '--quant <TYPE>'"), "{error}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use super::candle::{self, Candle};
 use super::cpu::{self, Cpu, Isa};
+use super::cuda::{self, Cuda, Nvidia, probe};
 use super::{Backend, KvType, Limits, MemoryPlan};
+use crate::engine::fit;
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
 use crate::format::repack::Repack;
@@ -15,6 +17,9 @@ use crate::stats::cores::Cores;
 /// 0.9 MB of SmolLM2's 158 (Zen 4, 2026-11-21).
 const FEW_ROWS: usize = 48;
 
+/// Bytes of a GPU's memory that are left to its driver, the context and the kernels: a guess, not measured yet.
+const GPU_RESERVE: u64 = 800 << 20;
+
 /// What the user wants to compute with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Device {
@@ -23,6 +28,8 @@ pub enum Device {
     Auto,
     /// Our kernels: weights as they are in the file.
     Cpu,
+    /// Our kernels on an NVIDIA GPU.
+    Cuda,
     /// candle in f32: slow, and the judge of the others.
     Reference,
 }
@@ -51,6 +58,10 @@ pub struct Compute {
     /// Rows of the largest step.
     pub chunk: Option<usize>,
     pub goal: Goal,
+    /// On a GPU, launch every kernel by itself.
+    pub no_graph: bool,
+    /// On a GPU, let no kernel begin before the one in front has ended.
+    pub no_pdl: bool,
 }
 
 impl Compute {
@@ -60,6 +71,10 @@ impl Compute {
         match (self.device, self.kv_type) {
             (Device::Reference, Some(kv_type)) if kv_type != KvType::F32 => {
                 Err(only_f32(kv_type).help("leave --device or --kv-type out"))
+            }
+            (Device::Cuda, Some(KvType::Q8_0)) => {
+                Err(Error::usage("--kv-type q8_0 is asked for; the CUDA backend keeps keys and values in f16 or f32")
+                    .help("leave --device or --kv-type out"))
             }
             _ => Ok(()),
         }
@@ -84,6 +99,12 @@ pub struct Choice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Cpu(cpu::Options),
+    Cuda {
+        options: cuda::Options,
+        /// Kernels begin before the one in front has ended.
+        overlap: bool,
+        gpu: probe::Gpu,
+    },
     Reference {
         /// For people: why it and not another.
         why: String,
@@ -99,6 +120,9 @@ impl Choice {
         compute.check()?;
         if compute.device == Device::Reference {
             return Ok(Self::reference(compute, "--device reference asks for it".into()));
+        }
+        if compute.device == Device::Cuda {
+            return Self::cuda(compute, config);
         }
         match (cpu::refusal(config), compute.device, compute.kv_type) {
             (None, ..) => Self::cpu(compute),
@@ -132,6 +156,23 @@ impl Choice {
         })
     }
 
+    fn cuda(compute: &Compute, config: &Config) -> Result<Self> {
+        let gpu = probe::look().map_err(|absence| absence.error())?;
+        if let Some(why) = cuda::refusal(config) {
+            return Err(Error::model(format!("the CUDA backend does not take this model: {why}"))
+                .help("leave --device out to take a backend that does"));
+        }
+        let options = cuda::Options {
+            kv_type: compute.kv_type.unwrap_or(KvType::F16),
+            graph: !compute.no_graph,
+            flash_attention: compute.flash_attention.unwrap_or(true),
+        };
+        let kind = Kind::Cuda { options, overlap: !compute.no_pdl, gpu };
+        // As many as give each processor of a large GPU a tile of a narrow matrix.
+        let chunk = if compute.goal == Goal::Memory { FEW_ROWS } else { 512 };
+        Ok(Self { kind, chunk: compute.chunk.unwrap_or(chunk) })
+    }
+
     fn reference(compute: &Compute, why: String) -> Self {
         let chunk = if compute.goal == Goal::Memory { FEW_ROWS } else { 64 };
         Self { kind: Kind::Reference { why }, chunk: compute.chunk.unwrap_or(chunk) }
@@ -141,6 +182,7 @@ impl Choice {
     pub fn name(&self) -> &'static str {
         match self.kind {
             Kind::Cpu(_) => "cpu",
+            Kind::Cuda { .. } => "cuda",
             Kind::Reference { .. } => "reference",
         }
     }
@@ -154,6 +196,7 @@ impl Choice {
                 let threads = if o.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", o.threads) };
                 format!("kernels for {}, {threads}, {how}", o.isa.name())
             }
+            Kind::Cuda { gpu, .. } => format!("{}, {how}", gpu.name),
             Kind::Reference { why } => format!("{why}; {how}"),
         }
     }
@@ -166,6 +209,7 @@ impl Choice {
     pub fn kv_type(&self) -> KvType {
         match &self.kind {
             Kind::Cpu(options) => options.kv_type,
+            Kind::Cuda { options, .. } => options.kv_type,
             Kind::Reference { .. } => KvType::F32,
         }
     }
@@ -173,13 +217,28 @@ impl Choice {
     pub fn flash_attention(&self) -> bool {
         match &self.kind {
             Kind::Cpu(options) => options.flash_attention,
+            Kind::Cuda { options, .. } => options.flash_attention,
             Kind::Reference { .. } => false,
         }
+    }
+
+    /// Bytes of memory that there are for a model; `None` where the system does not say.
+    pub fn available_memory(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Cuda { gpu, .. } => Some(gpu.memory.saturating_sub(GPU_RESERVE)),
+            Kind::Cpu(_) | Kind::Reference { .. } => fit::available_memory(),
+        }
+    }
+
+    /// Whether a model's memory is the system's own.
+    pub fn is_on_host(&self) -> bool {
+        !matches!(self.kind, Kind::Cuda { .. })
     }
 
     pub fn plan(&self, config: &Config, tensors: &[&TensorInfo], limits: Limits) -> MemoryPlan {
         match &self.kind {
             Kind::Cpu(options) => cpu::plan(config, tensors, limits, options),
+            Kind::Cuda { options, .. } => cuda::plan(config, tensors, limits, *options),
             Kind::Reference { .. } => candle::plan(config, tensors, limits),
         }
     }
@@ -195,6 +254,9 @@ impl Choice {
     ) -> Result<Box<dyn Backend>> {
         Ok(match &self.kind {
             Kind::Cpu(options) => Box::new(Cpu::load(config, weights, plan, options, repack)?),
+            Kind::Cuda { options, overlap, .. } => {
+                Box::new(Cuda::load(Box::new(Nvidia::open(*overlap)?), config, weights, plan, *options)?)
+            }
             Kind::Reference { .. } => Box::new(Candle::load(config, weights, plan)?),
         })
     }

@@ -7,6 +7,7 @@
 pub mod candle;
 pub mod choose;
 pub mod cpu;
+pub mod cuda;
 mod outcome;
 
 use std::ops::Range;

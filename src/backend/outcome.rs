@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Batch, Out, Seq, StepOut, Token, Want};
 use crate::error::{Error, Result};
-use crate::sample::Scratch;
+use crate::sample::{self, Scratch};
 
 /// The last step's tokens and logits, and what each slot sampled last: what [`Token::Previous`] stands for.
 #[derive(Debug, Default)]
@@ -34,26 +34,59 @@ impl Outcome {
         Ok(())
     }
 
+    /// Begins a step that gives nothing yet.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.logits.clear();
+    }
+
     /// Takes a step's logits, one slice for each of `out`, and samples where that is wanted.
     ///
     /// # Errors
     /// When a token cannot be drawn: the logits are no numbers.
     pub fn settle<'l>(&mut self, seqs: &[Seq], out: &[Out<'_>], logits: impl Iterator<Item = &'l [f32]>) -> Result<()> {
-        self.tokens.clear();
-        self.logits.clear();
+        self.clear();
+        self.add(seqs, out, logits)
+    }
+
+    /// The same of some of a step's, behind what it gave before.
+    ///
+    /// # Errors
+    /// As [`Outcome::settle`].
+    pub fn add<'l>(&mut self, seqs: &[Seq], out: &[Out<'_>], logits: impl Iterator<Item = &'l [f32]>) -> Result<()> {
         for (o, logits) in out.iter().zip(logits) {
             match o.want {
                 Want::Logits => self.logits.extend_from_slice(logits),
                 Want::Sample(draw) => {
                     let token = draw.token(logits, &mut self.scratch)?;
-                    if let Some(seq) = seqs.iter().find(|s| s.rows.contains(&o.row)) {
-                        self.previous.insert(seq.slot, token);
-                    }
-                    self.tokens.push(token);
+                    self.sampled(seqs, o.row, token);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Takes tokens that the device chose, one for each of `out`; `None` where no logit was a number.
+    ///
+    /// # Errors
+    /// When one is `None`.
+    pub fn add_tokens(
+        &mut self,
+        seqs: &[Seq],
+        out: &[Out<'_>],
+        tokens: impl Iterator<Item = Option<u32>>,
+    ) -> Result<()> {
+        for (o, token) in out.iter().zip(tokens) {
+            self.sampled(seqs, o.row, token.ok_or_else(sample::unusable)?);
+        }
+        Ok(())
+    }
+
+    fn sampled(&mut self, seqs: &[Seq], row: u32, token: u32) {
+        if let Some(seq) = seqs.iter().find(|s| s.rows.contains(&row)) {
+            self.previous.insert(seq.slot, token);
+        }
+        self.tokens.push(token);
     }
 
     pub fn step(&self) -> StepOut<'_> {

@@ -23,6 +23,20 @@ pub struct ComputeArgs {
     /// Take what is exact and fastest here, and say what that is; other flags win over it
     #[arg(long, hide_env_values = true, env = "TAPER_MAX_SPEED", value_parser = FalseyValueParser::new())]
     pub max_speed: bool,
+    #[command(flatten)]
+    pub gpu: GpuArgs,
+}
+
+/// What a GPU does without, to isolate a fault.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Speed and memory")]
+pub struct GpuArgs {
+    /// On a GPU, launch every kernel by itself, to isolate a fault
+    #[arg(long, hide_short_help = true, hide_env_values = true, env = "TAPER_NO_GRAPH", value_parser = FalseyValueParser::new())]
+    pub no_graph: bool,
+    /// On a GPU, let no kernel begin before the one in front has ended, to isolate a fault
+    #[arg(long, hide_short_help = true, hide_env_values = true, env = "TAPER_NO_PDL", value_parser = FalseyValueParser::new())]
+    pub no_pdl: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,6 +66,8 @@ impl ComputeArgs {
             kv_type: self.kv_type,
             flash_attention: self.flash_attention.map(|switch| switch == Switch::On),
             goal,
+            no_graph: self.gpu.no_graph,
+            no_pdl: self.gpu.no_pdl,
             ..Compute::default()
         })
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::backend::choose::{Choice, Compute};
+use crate::backend::cuda::probe;
 use crate::cli::DoctorArgs;
 use crate::config::{self, Dirs, settings};
 use crate::engine::fit::{available_memory, human_bytes};
@@ -43,7 +44,41 @@ struct Findings {
     settings_error: Option<String>,
     models: Vec<Model>,
     repacked: Repacked,
+    gpu: Gpu,
     backend: Backend,
+}
+
+/// The GPU, or why there is none to be used.
+#[derive(Serialize)]
+struct Gpu {
+    name: Option<String>,
+    memory: Option<u64>,
+    /// Major and minor.
+    compute_capability: Option<(i32, i32)>,
+    unusable: Option<String>,
+}
+
+impl Gpu {
+    fn look() -> Self {
+        match probe::look() {
+            Ok(gpu) => Self {
+                name: Some(gpu.name),
+                memory: Some(gpu.memory),
+                compute_capability: Some(gpu.capability),
+                unusable: None,
+            },
+            Err(absence) => Self { name: None, memory: None, compute_capability: None, unusable: Some(absence.what()) },
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self { name: Some(name), memory: Some(memory), compute_capability: Some((major, minor)), .. } => {
+                format!("{name}, {} of memory, compute capability {major}.{minor}", human_bytes(*memory))
+            }
+            _ => format!("none: {}", self.unusable.as_deref().unwrap_or("not known")),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -141,6 +176,7 @@ impl Findings {
                 files: kept.len(),
                 bytes: repack::bytes(&kept),
             },
+            gpu: Gpu::look(),
             backend,
         })
     }
@@ -169,6 +205,7 @@ impl Findings {
                 self.bandwidth.threads,
                 if self.bandwidth.threads == 1 { "" } else { "s" }
             ),
+            format!("gpu        {}", self.gpu.text()),
             format!("backend    {}: {}", self.backend.name, self.backend.how),
         ];
         for f in &self.folders {

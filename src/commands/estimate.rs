@@ -14,7 +14,7 @@ use crate::backend::MemoryPlan;
 use crate::backend::choose::Choice;
 use crate::cli::{Cli, Format};
 use crate::config::{self, Dirs};
-use crate::engine::fit::{available_memory, human_bytes};
+use crate::engine::fit::human_bytes;
 use crate::error::Result;
 use crate::model::open::OpenModel;
 use crate::model::synth::Synth;
@@ -78,7 +78,8 @@ struct Estimate {
 
 impl Estimate {
     fn of(model: &OpenModel, options: &LoadOptions) -> Result<Self> {
-        Self::within(available_memory(), resident().unwrap_or(0), model, options)
+        let left = Taper::choose(model, options)?.available_memory();
+        Self::within(left, resident().unwrap_or(0), model, options)
     }
 
     /// The estimate for a process of `program` bytes, where the system has `left` more.

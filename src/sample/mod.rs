@@ -110,7 +110,19 @@ pub struct Draw<'a> {
     pub banned: &'a [u32],
 }
 
+/// No logit is a number.
+pub fn unusable() -> Error {
+    Error::runtime("the model gave no usable logits (all are NaN or forbidden)")
+        .help("the weights may be damaged: download the model again")
+}
+
 impl Draw<'_> {
+    /// Whether the likeliest token of the model's own logits is wanted, the first among equals.
+    pub fn is_likeliest(&self) -> bool {
+        let s = self.sampling;
+        s.temperature <= 0.0 && s.logit_bias.is_empty() && self.banned.is_empty() && !penalties::any(s)
+    }
+
     /// Chooses a token from its row of logits, (vocab).
     ///
     /// # Errors
@@ -122,8 +134,7 @@ impl Draw<'_> {
         self.change(logits, recent, changed);
         strongest::strongest(logits, most, changed, candidates);
         if candidates.is_empty() {
-            return Err(Error::runtime("the model gave no usable logits (all are NaN or forbidden)")
-                .help("the weights may be damaged: download the model again"));
+            return Err(unusable());
         }
         if s.temperature <= 0.0 {
             return Ok(filters::likeliest(candidates).id);

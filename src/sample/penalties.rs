@@ -3,6 +3,11 @@
 
 use super::Sampling;
 
+/// Whether one is asked for.
+pub(super) fn any(s: &Sampling) -> bool {
+    s.repeat_penalty != 1.0 || s.frequency_penalty != 0.0 || s.presence_penalty != 0.0
+}
+
 /// How often each token is among the last `repeat_last` of `history`, by id; nothing where no penalty is asked for. `recent`
 /// is room for them.
 pub(super) fn counts<'r>(
@@ -11,7 +16,7 @@ pub(super) fn counts<'r>(
     recent: &'r mut Vec<u32>,
 ) -> impl Iterator<Item = (u32, u32)> + use<'r> {
     recent.clear();
-    if s.repeat_penalty != 1.0 || s.frequency_penalty != 0.0 || s.presence_penalty != 0.0 {
+    if any(s) {
         recent.extend_from_slice(&history[history.len().saturating_sub(s.repeat_last)..]);
         recent.sort_unstable();
     }

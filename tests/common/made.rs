@@ -18,6 +18,8 @@ pub fn weights(config: &Config, extras: Extras, dtype: impl Fn(&str) -> DType) -
             (2, DType::BF16) => {
                 (DType::BF16, numbers(i, n).flat_map(|x| half::bf16::from_f32(x).to_le_bytes()).collect())
             }
+            // Those of `random` are all 1.
+            (1, _) if name.ends_with("bias") => (DType::F32, numbers(i, n).flat_map(f32::to_le_bytes).collect()),
             (2, dtype) => (dtype, random::tensor(3, i as u64, dtype, n).unwrap()),
             _ => (DType::F32, random::tensor(3, i as u64, DType::F32, n).unwrap()),
         };

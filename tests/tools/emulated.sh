@@ -57,6 +57,7 @@ old_x86() {
 # Arm: the unit tests that compare every kernel with plain loops, bit for bit, and the program itself. Dependencies are
 # compiled without optimization, in a third of the time: they are not what is tested.
 arm() {
+    export TAPER_NO_CUDA=1 # the kernels are compiled once already
     target=aarch64-unknown-linux-gnu
     step "kernels for $target"
     has_all rustup qemu-aarch64 aarch64-linux-gnu-gcc || return 0

@@ -20,6 +20,11 @@ has_archive libgfortran.a || need "libgfortran-$(c++ -dumpversion 2>/dev/null | 
 # Models come through pip.
 "$python" -c 'import pip' 2>/dev/null || need python3 python3-pip
 
+# nvcc works with g++; so do the tests that run the kernels for NVIDIA GPUs on the host.
+if [ "${CI:-}" = true ] || [ -e /dev/nvidiactl ]; then
+    command -v g++ >/dev/null || need g++
+fi
+
 # Completions are tested in the shells themselves, kernels for other processors in an emulator; CI tests all of them,
 # everyone else those that they have.
 if [ "${CI:-}" = true ]; then
@@ -34,13 +39,27 @@ if ! command -v cargo >/dev/null; then
     echo "cargo is not on the PATH: install Rust with rustup, or put ~/.cargo/bin on the PATH, then try again" >&2
     exit 1
 fi
-[ -n "$packages" ] || exit 0
+
+# The compiler of the CUDA kernels: for who has a GPU to run them, and for CI. Nobody else need fetch so much.
+toolkit() {
+    if [ "${CI:-}" = true ]; then
+        tests/tools/cuda_toolkit.sh
+    elif [ -e /dev/nvidiactl ]; then
+        tests/tools/cuda_toolkit.sh || echo "no nvcc could be fetched: this build leaves the GPU alone" >&2
+    fi
+}
+
+if [ -z "$packages" ]; then
+    toolkit
+    exit
+fi
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing$packages" >&2
     apt-get update -qq
     # shellcheck disable=SC2086 # the names are words
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >&2
+    toolkit
 else
     echo "The build needs packages that are missing. On Debian or Ubuntu:" >&2
     echo "    sudo apt-get install$packages" >&2

@@ -35,13 +35,29 @@ pub struct Query {
     pub partial: *mut f32,
 }
 
-/// The partial results of 1 to 8 queries over one chunk.
+/// Which positions, and what the thread reads after them.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunk {
+    /// Its first position is `CHUNK` times this.
+    pub number: usize,
+    /// A block, or as many bytes of something else. It is only asked for; but where nothing is mapped that is slow.
+    pub next: *const u8,
+}
+
+impl Chunk {
+    fn first(self) -> usize {
+        self.number * CHUNK
+    }
+}
+
+/// The partial results of 1 to 8 queries over one chunk. Meanwhile the block that is read next is asked for, after the last
+/// one `next`: blocks are far apart, and too short for the processor to find out where they go on.
 ///
 /// # Safety
 /// `table` has the pages of all positions that a query sees; every pointer is good for what is said there; `scratch` is
 /// [`SCRATCH`] numbers. The processor has `S`'s instructions.
 #[inline(always)]
-pub unsafe fn chunk<S: Simd>(queries: &[Query], chunk: usize, pages: &Pages, table: &[PageId], scratch: *mut f32) {
+pub unsafe fn chunk<S: Simd>(queries: &[Query], chunk: Chunk, pages: &Pages, table: &[PageId], scratch: *mut f32) {
     match pages.kv_type {
         KvType::F16 => by_queries::<S, Half>(queries, chunk, pages, table, scratch),
         KvType::F32 => by_queries::<S, Single>(queries, chunk, pages, table, scratch),
@@ -50,7 +66,7 @@ pub unsafe fn chunk<S: Simd>(queries: &[Query], chunk: usize, pages: &Pages, tab
 }
 
 #[inline(always)]
-unsafe fn by_queries<S: Simd, K: Kept>(q: &[Query], chunk: usize, pages: &Pages, table: &[PageId], scratch: *mut f32) {
+unsafe fn by_queries<S: Simd, K: Kept>(q: &[Query], chunk: Chunk, pages: &Pages, table: &[PageId], scratch: *mut f32) {
     match q.len() {
         1 => queries::<S, K, 1>(q, chunk, pages, table, scratch),
         2 => queries::<S, K, 2>(q, chunk, pages, table, scratch),
@@ -65,16 +81,16 @@ unsafe fn by_queries<S: Simd, K: Kept>(q: &[Query], chunk: usize, pages: &Pages,
 }
 
 /// The positions of a chunk that any of the queries sees, in whole pages: from, to.
-fn range(queries: &[Query], chunk: usize) -> (usize, usize) {
-    let first = queries.iter().map(|q| q.first).min().unwrap_or(0).max(chunk * CHUNK);
-    let end = queries.iter().map(|q| q.end).max().unwrap_or(0).min((chunk + 1) * CHUNK);
+fn range(queries: &[Query], chunk: Chunk) -> (usize, usize) {
+    let first = queries.iter().map(|q| q.first).min().unwrap_or(0).max(chunk.first());
+    let end = queries.iter().map(|q| q.end).max().unwrap_or(0).min(chunk.first() + CHUNK);
     (first / PAGE * PAGE, end.div_ceil(PAGE) * PAGE)
 }
 
 #[inline(always)]
 unsafe fn queries<S: Simd, K: Kept, const N: usize>(
     queries: &[Query],
-    chunk: usize,
+    chunk: Chunk,
     pages: &Pages,
     table: &[PageId],
     scratch: *mut f32,
@@ -83,12 +99,12 @@ unsafe fn queries<S: Simd, K: Kept, const N: usize>(
     for pos in (from..to).step_by(PAGE) {
         let next = pos + PAGE;
         let next = if next < to { pages.keys(table[next / PAGE]) } else { pages.values(table[from / PAGE]) };
-        scores::<S, K, N>(queries, pages, table[pos / PAGE], next, scratch.add(pos - chunk * CHUNK));
+        scores::<S, K, N>(queries, pages, table[pos / PAGE], next, scratch.add(pos - chunk.first()));
     }
     let scale = S::splat(1.0 / (pages.head_dim as f32).sqrt());
-    let (from, to) = (from - chunk * CHUNK, to.max(from) - chunk * CHUNK);
+    let (from, to) = (from - chunk.first(), to.max(from) - chunk.first());
     for (i, query) in queries.iter().enumerate() {
-        let seen = |pos: usize| pos.saturating_sub(chunk * CHUNK).clamp(from, to);
+        let seen = |pos: usize| pos.saturating_sub(chunk.first()).clamp(from, to);
         softmax::<S>(scratch.add(i * CHUNK), (from, to), (seen(query.first), seen(query.end)), scale, query.partial);
         if K::SCALED {
             weigh_codes::<S>(scratch.add(i * CHUNK), chunk, (from, to), pages, table);
@@ -110,8 +126,7 @@ unsafe fn queries<S: Simd, K: Kept, const N: usize>(
     }
 }
 
-/// q·k of one page's 32 positions, not yet divided by √d. Meanwhile the block that is read next is asked for: blocks are
-/// far apart, and too short for the processor to find out where they go on.
+/// q·k of one page's 32 positions, not yet divided by √d, while `next` is asked for.
 #[inline(always)]
 unsafe fn scores<S: Simd, K: Kept, const N: usize>(
     queries: &[Query],
@@ -151,7 +166,7 @@ unsafe fn scores<S: Simd, K: Kept, const N: usize>(
 unsafe fn ask<S: Simd, K: Kept>(block: *const u8, first: usize, count: usize) {
     let size = size_of::<K::Number>();
     for line in (0..count * size).step_by(LINE) {
-        S::prefetch(block.wrapping_add(first * size + line));
+        S::prefetch_second(block.wrapping_add(first * size + line));
     }
 }
 
@@ -191,13 +206,13 @@ unsafe fn softmax<S: Simd>(
 #[inline(always)]
 unsafe fn weigh_codes<S: Simd>(
     weights: *mut f32,
-    chunk: usize,
+    chunk: Chunk,
     (from, to): (usize, usize),
     pages: &Pages,
     table: &[PageId],
 ) {
     for page in (from..to).step_by(PAGE) {
-        let scales = pages.scales(pages.values(table[(chunk * CHUNK + page) / PAGE]));
+        let scales = pages.scales(pages.values(table[(chunk.first() + page) / PAGE]));
         for pos in (0..PAGE).step_by(LANES) {
             let weights = weights.add(page + pos);
             S::store(weights, S::mul(S::load(weights), S::load(scales.add(pos))));
@@ -209,7 +224,7 @@ unsafe fn weigh_codes<S: Simd>(
 #[inline(always)]
 unsafe fn mix<S: Simd, K: Kept, const N: usize, const WIDTH: usize>(
     queries: &[Query],
-    chunk: usize,
+    chunk: Chunk,
     (from, to): (usize, usize),
     dim: usize,
     pages: &Pages,
@@ -218,9 +233,9 @@ unsafe fn mix<S: Simd, K: Kept, const N: usize, const WIDTH: usize>(
 ) {
     let mut sums = [[S::zero(); WIDTH]; N];
     for page in (from..to).step_by(PAGE) {
-        let block = pages.values(table[(chunk * CHUNK + page) / PAGE]);
+        let block = pages.values(table[(chunk.first() + page) / PAGE]);
         let next = page + PAGE;
-        let next = if next < to { pages.values(table[(chunk * CHUNK + next) / PAGE]) } else { block };
+        let next = if next < to { pages.values(table[(chunk.first() + next) / PAGE]).cast_const() } else { chunk.next };
         let values = block.cast::<K::Number>().cast_const().add(dim);
         for pos in 0..PAGE {
             ask::<S, K>(next, pos * pages.head_dim + dim, WIDTH * LANES);

@@ -169,6 +169,10 @@ unsafe impl Simd for Avx512 {
         _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
     #[inline(always)]
+    unsafe fn prefetch_second(p: *const u8) {
+        _mm_prefetch::<_MM_HINT_T1>(p.cast());
+    }
+    #[inline(always)]
     unsafe fn largest(a: __m512) -> f32 {
         _mm512_reduce_max_ps(a)
     }

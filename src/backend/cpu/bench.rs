@@ -7,7 +7,7 @@
 
 use half::{bf16, f16};
 
-use super::attention::{CHUNK, PARTIAL_HEAD, Query, SCRATCH};
+use super::attention::{CHUNK, Chunk, PARTIAL_HEAD, Query, SCRATCH};
 use super::kernels::{Isa, Kernels};
 use super::matmul::{GROUP_BYTES, Job};
 use super::memory::{Part, Region, part_bytes};
@@ -256,6 +256,8 @@ impl Attention {
                 end: self.context,
                 partial: self.partials.at((head * chunks + chunk) * PARTIAL),
             });
+            let next = pages.keys(self.table[(chunk + 1) % chunks * CHUNK / PAGE]);
+            let chunk = Chunk { number: chunk, next };
             // SAFETY: the table has the pages of all positions; partials and scratch are as large as is asked for.
             unsafe { (self.kernels.attend)(&queries, chunk, &pages, &self.table, self.scratch.at(0)) };
         }

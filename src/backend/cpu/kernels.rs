@@ -6,7 +6,7 @@
 use std::arch::is_aarch64_feature_detected;
 use std::ops::Range;
 
-use super::attention::{self, Query};
+use super::attention::{self, Chunk, Query};
 use super::matmul::{self, Job};
 use super::pages::{self, Pages};
 use super::rows::{self, Groups, Lane, Rest};
@@ -138,7 +138,7 @@ macro_rules! wrapped {
                 rows::rotate::<Set>(x, cos, sin, n);
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn attend(queries: &[Query], chunk: usize, pages: &Pages, table: &[PageId], scratch: *mut f32) {
+            unsafe fn attend(queries: &[Query], chunk: Chunk, pages: &Pages, table: &[PageId], scratch: *mut f32) {
                 attention::chunk::<Set>(queries, chunk, pages, table, scratch);
             }
             $(#[target_feature(enable = $features)])?
@@ -188,7 +188,7 @@ pub struct Kernels {
     pub quantize_with_rest: unsafe fn(*const f32, usize, Lane, Rest),
     pub swiglu: unsafe fn(*mut f32, *const f32, usize),
     pub rotate: unsafe fn(*mut f32, *const f32, *const f32, usize),
-    pub attend: unsafe fn(&[Query], usize, &Pages, &[PageId], *mut f32),
+    pub attend: unsafe fn(&[Query], Chunk, &Pages, &[PageId], *mut f32),
     pub join: unsafe fn(*const f32, usize, usize, usize, *mut f32),
     pub write_kv: unsafe fn(&Pages, PageId, usize, Range<usize>, *const f32, *const f32),
 }

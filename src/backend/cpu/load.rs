@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::memory::{Part, Region};
-use super::model::{Matrix, Share, TAIL};
+use super::model::{Matrix, Share};
 use super::pool::{Pool, Thread, share};
 use crate::error::{Error, Result};
 use crate::format::dequantize::{Codebook, IQ4_CODEBOOK};
@@ -38,7 +38,7 @@ pub fn matrices(names: &[(String, usize)], weights: &Weights, pool: &mut Pool, r
     let start = Instant::now();
     let mut matrices = names.iter().map(|(name, _)| described(name, weights)).collect::<Result<Vec<_>>>()?;
     let bytes: usize = matrices.iter().map(|m| m.format.matrix_bytes(m.rows, m.k)).sum();
-    let mut region = Region::new(bytes + TAIL)?;
+    let mut region = Region::new(bytes)?;
     share_out(names, &mut matrices, &mut region, pool.threads())?;
     let region = Arc::new(region);
     let quant = weights.quant();

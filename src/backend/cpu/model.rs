@@ -20,9 +20,6 @@ use crate::format::weights::Weights;
 use crate::model::config::Config;
 use crate::model::tensors::{self, of_layer};
 
-/// Kernels ask for weights this far behind the end.
-pub(super) const TAIL: usize = 4096;
-
 /// A packed matrix, its tiles shared out to the threads.
 pub struct Matrix {
     pub format: Format,
@@ -122,7 +119,7 @@ fn packed<'t>(tensors: &'t [&TensorInfo]) -> impl Iterator<Item = &'t TensorInfo
 /// Bytes of the packed matrices.
 pub fn packed_bytes(tensors: &[&TensorInfo]) -> u64 {
     let bytes = |t: &TensorInfo| Format::of(t.dtype).matrix_bytes(t.shape[0], t.shape[1]) as u64;
-    packed(tensors).map(bytes).sum::<u64>() + TAIL as u64
+    packed(tensors).map(bytes).sum()
 }
 
 /// Whether there are matrices in floating point.

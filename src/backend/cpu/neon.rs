@@ -261,6 +261,10 @@ unsafe impl<const DOT: bool> Simd for Neon<DOT> {
         asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly));
     }
     #[inline(always)]
+    unsafe fn prefetch_second(p: *const u8) {
+        asm!("prfm pldl2keep, [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly));
+    }
+    #[inline(always)]
     unsafe fn largest(a: F) -> f32 {
         vmaxnmvq_f32(vmaxnmq_f32(vmaxnmq_f32(a[0], a[1]), vmaxnmq_f32(a[2], a[3])))
     }

@@ -84,6 +84,8 @@ pub unsafe trait Simd: Copy + 'static {
 
     /// Asks for the line at `p` (which need not be memory of ours).
     unsafe fn prefetch(p: *const u8);
+    /// The same, into the second-level cache: for what is wanted later than the first level has room for.
+    unsafe fn prefetch_second(p: *const u8);
 
     /// All lanes, added as a tree: halves, quarters, eighths.
     #[inline(always)]
@@ -307,6 +309,8 @@ unsafe impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
+    #[inline(always)]
+    unsafe fn prefetch_second(_: *const u8) {}
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Pages of every type, and attention over them.
 
 use super::{Aligned, Random, available, bits};
-use crate::backend::cpu::attention::{CHUNK, PARTIAL_HEAD, Query, SCRATCH};
+use crate::backend::cpu::attention::{CHUNK, Chunk, PARTIAL_HEAD, Query, SCRATCH};
 use crate::backend::cpu::kernels::Kernels;
 use crate::backend::cpu::pages::{Pages, block_bytes};
 use crate::backend::cpu::plain;
@@ -74,8 +74,8 @@ impl Context {
         let mut scratch = vec![f32::NAN; SCRATCH];
         let seen: Vec<_> = queries.iter().map(|(_, first, end)| first / CHUNK..end.div_ceil(CHUNK)).collect();
         let (from, to) = (seen.iter().map(|s| s.start).min().unwrap(), seen.iter().map(|s| s.end).max().unwrap());
-        for chunk in from..to {
-            let place = |i: usize| (i * chunks + chunk) * stride;
+        for number in from..to {
+            let place = |i: usize| (i * chunks + number) * stride;
             let queries: Vec<Query> = queries
                 .iter()
                 .enumerate()
@@ -86,6 +86,7 @@ impl Context {
                     partial: partials.wrapping_add(place(i)),
                 })
                 .collect();
+            let chunk = Chunk { number, next: std::ptr::null() };
             // SAFETY: the pages hold all positions; partials and scratch are large enough.
             unsafe { (kernels.attend)(&queries, chunk, &self.pages, &self.table, scratch.as_mut_ptr()) };
         }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Shared, Worker};
-use crate::backend::cpu::attention::{CHUNK, QUERIES, Query};
+use crate::backend::cpu::attention::{CHUNK, Chunk, QUERIES, Query};
 use crate::backend::cpu::{pages, plain};
 use crate::backend::{PAGE, Seq};
 use crate::format::packed::TILE;
@@ -93,11 +93,17 @@ impl Worker<'_> {
         Query { numbers, first, end, partial }
     }
 
-    fn chunk(&self, layer: usize, kv_head: usize, seq: &Seq, queries: &[Query], chunk: usize) {
+    fn chunk(&self, layer: usize, kv_head: usize, seq: &Seq, queries: &[Query], chunk: Chunk) {
         let Shared { cache, step, kernels, .. } = self.shared;
         let pages = cache.head(layer, kv_head);
         // SAFETY: queries and pages were written before the last meeting; partials and scores are this thread's.
         unsafe { (kernels.attend)(queries, chunk, &pages, step.table(seq), self.own().scores.at(0)) };
+    }
+
+    /// Where a chunk's keys begin.
+    fn keys(&self, layer: usize, kv_head: usize, seq: &Seq, chunk: usize) -> *const u8 {
+        let Shared { cache, step, .. } = self.shared;
+        cache.head(layer, kv_head).keys(step.table(seq)[chunk * CHUNK / PAGE])
     }
 
     /// Joins the partials of a row's head, whose first is that of chunk 0.
@@ -113,27 +119,30 @@ impl Worker<'_> {
     /// Attention of few rows: heads and chunks of the context are shared out.
     pub(super) fn attend_few(&self, layer: usize) {
         let Shared { model, buffers, step, .. } = self.shared;
-        let (heads, group) = (model.config.heads, model.config.heads / model.config.kv_heads);
+        let (heads, kv_heads) = (model.config.heads, model.config.kv_heads);
+        let group = heads / kv_heads;
         let place = |t: usize, head: usize| buffers.partials.at((t * heads + head) * buffers.chunks * buffers.partial);
-        let mut item = 0;
-        for seq in &step.seqs {
-            for t in seq.rows.start as usize..seq.rows.end as usize {
-                for chunk in chunks(&self.query(t, 0, place(t, 0))) {
-                    for first in (0..heads).step_by(group) {
-                        if !self.has_turn(&mut item) {
-                            continue;
-                        }
-                        for some in (first..first + group).step_by(QUERIES) {
-                            let count = QUERIES.min(first + group - some);
-                            let mut queries = [self.query(t, first, place(t, first)); QUERIES];
-                            for (query, head) in queries.iter_mut().zip(some..some + count) {
-                                let partial = place(t, head).wrapping_add(chunk * buffers.partial);
-                                *query = self.query(t, head, partial);
-                            }
-                            self.chunk(layer, first / group, seq, &queries[..count], chunk);
-                        }
-                    }
+        let pieces = step.seqs.iter().flat_map(|seq| {
+            (seq.rows.start as usize..seq.rows.end as usize).flat_map(move |t| {
+                let chunks = chunks(&self.query(t, 0, place(t, 0)));
+                chunks.flat_map(move |chunk| (0..kv_heads).map(move |kv_head| (seq, t, chunk, kv_head)))
+            })
+        });
+        let mut own = pieces.skip(self.thread.index).step_by(self.thread.count).peekable();
+        while let Some((seq, t, chunk, kv_head)) = own.next() {
+            let next = match own.peek() {
+                Some((seq, _, chunk, kv_head)) => self.keys(layer, *kv_head, seq, *chunk),
+                None => self.layer(layer).o.tile(self.thread.index, 0),
+            };
+            let first = kv_head * group;
+            for some in (first..first + group).step_by(QUERIES) {
+                let count = QUERIES.min(first + group - some);
+                let mut queries = [self.query(t, first, place(t, first)); QUERIES];
+                for (query, head) in queries.iter_mut().zip(some..some + count) {
+                    let partial = place(t, head).wrapping_add(chunk * buffers.partial);
+                    *query = self.query(t, head, partial);
                 }
+                self.chunk(layer, kv_head, seq, &queries[..count], Chunk { number: chunk, next });
             }
         }
         self.thread.meet();
@@ -164,12 +173,13 @@ impl Worker<'_> {
                         }
                         let queries = &mut queries[..rows.len()];
                         // Later rows see more: the first one's first chunk to the last one's last.
-                        let from = chunks(&queries[0]).start;
-                        for chunk in from..chunks(&queries[queries.len() - 1]).end {
+                        let (from, last) = (chunks(&queries[0]).start, chunks(&queries[queries.len() - 1]).end - 1);
+                        for chunk in from..=last {
                             for (i, query) in queries.iter_mut().enumerate() {
                                 query.partial = place(i).wrapping_add(chunk * buffers.partial);
                             }
-                            self.chunk(layer, kv_head, seq, queries, chunk);
+                            let next = self.keys(layer, kv_head, seq, (chunk + 1).min(last));
+                            self.chunk(layer, kv_head, seq, queries, Chunk { number: chunk, next });
                         }
                         for (i, t) in rows.clone().enumerate() {
                             self.join(t, head, &self.query(t, head, place(i)));

@@ -1,0 +1,207 @@
+//! What kernels take, laid out as `kernels/cuda` declares it. Addresses are the GPU's.
+#![expect(unsafe_code, reason = "structs are read as bytes")]
+
+use super::gpu::Address;
+
+/// Structs without padding, for which all bits are initialized.
+///
+/// # Safety
+/// `repr(C)`, and no byte of them is padding.
+pub unsafe trait Plain: Copy {}
+
+/// Numbers or structs as bytes.
+pub fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: the slice's own memory, all of it initialized.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// Numbers as bytes to be written; any bits are a number.
+pub fn bytes_of_mut(values: &mut [f32]) -> &mut [u8] {
+    // SAFETY: the slice's own memory, borrowed mutably.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
+macro_rules! plain {
+    ($($type:ty),*) => {
+        $(
+            // SAFETY: a number, or `repr(C)` with fields whose sizes are multiples of their neighbours' alignment.
+            unsafe impl Plain for $type {}
+        )*
+    };
+}
+
+plain!(f32, u32, u64, Matrix, Activations, Linear, Logits, Qkv, Gated, Quantize, HandOn, Begin, Finish, Attend, Decode);
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Matrix {
+    pub planes: Address,
+    pub rows: i32,
+    pub k: i32,
+    pub codebook: [u8; 16],
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Activations {
+    pub codes: Address,
+    pub rests: Address,
+    pub scales: Address,
+    pub numbers: Address,
+    /// 0 for rows that are not to be normed by their reader.
+    pub squares: Address,
+    pub k: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Linear {
+    pub matrix: Matrix,
+    pub x: Activations,
+    pub to: Activations,
+    pub weight: Address,
+    pub stream: Address,
+    pub eps: f32,
+    pub rows: i32,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Logits {
+    pub matrix: Matrix,
+    pub x: Activations,
+    pub out: Address,
+    pub best: Address,
+    pub eps: f32,
+    pub rows: i32,
+}
+
+/// What a [`Part`] gives: `Kind` of `gemv.cu`.
+pub const NONE: i64 = 3;
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Part {
+    pub matrix: Matrix,
+    /// 0 for none.
+    pub bias: Address,
+    /// Its number among Q, K and V, or [`NONE`].
+    pub kind: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Cache {
+    pub bytes: Address,
+    pub page: i64,
+    pub layer: i64,
+    pub kv_heads: i32,
+    pub head_dim: i32,
+    pub is_half: i32,
+    pub pad: i32,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Qkv {
+    pub parts: [Part; 3],
+    pub x: Activations,
+    pub cache: Cache,
+    pub query: Address,
+    pub angles: Address,
+    pub places: Address,
+    pub eps: f32,
+    pub rows: i32,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Gated {
+    pub gate: Matrix,
+    pub up: Matrix,
+    pub x: Activations,
+    pub to: Activations,
+    pub eps: f32,
+    pub rows: i32,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Quantize {
+    pub x: Address,
+    pub to: Activations,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct HandOn {
+    pub x: Address,
+    pub weight: Address,
+    /// 0 for all rows in order.
+    pub which: Address,
+    pub to: Activations,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Begin {
+    pub embeddings: Address,
+    pub words: Address,
+    pub to_words: Address,
+    pub stream: Address,
+    pub weight: Address,
+    pub to: Activations,
+    pub best: Address,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Finish {
+    pub best: Address,
+    pub out: Address,
+    pub rows: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Decode {
+    pub query: Address,
+    pub cache: Address,
+    pub page: i64,
+    pub layer: i64,
+    pub tables: Address,
+    pub table: Address,
+    pub positions: Address,
+    pub partials: Address,
+    pub counters: Address,
+    pub out: Address,
+    pub to: Activations,
+    pub scale: f32,
+    pub heads: i32,
+    pub kv_heads: i32,
+    pub window: i32,
+    pub chunks: i32,
+    pub pad: i32,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Attend {
+    pub query: Address,
+    pub cache: Address,
+    pub page: i64,
+    pub layer: i64,
+    pub tables: Address,
+    pub table: Address,
+    pub positions: Address,
+    pub partials: Address,
+    pub out: Address,
+    pub scale: f32,
+    pub heads: i32,
+    pub kv_heads: i32,
+    pub head_dim: i32,
+    pub window: i32,
+    pub chunks: i32,
+    pub is_half: i32,
+    pub pad: i32,
+}

@@ -1,0 +1,327 @@
+//! What the backend asks of a GPU: memory, copies, launches. Everything runs in the order in which it was asked for.
+#![expect(unsafe_code, reason = "the driver's functions are C")]
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUfunction_attribute_enum as Attribute};
+
+use super::args::Plain;
+use super::images::IMAGES;
+use super::probe::{self, Absence};
+use crate::engine::fit::human_bytes;
+use crate::error::{Error, Result};
+
+/// A place in the GPU's memory.
+pub type Address = u64;
+
+/// Threads of a block: `THREADS` of `common.cuh`.
+pub const THREADS: u32 = 256;
+
+/// A kernel and the blocks that run it.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch<'a> {
+    /// Its name in the sources.
+    pub kernel: &'a str,
+    pub grid: [u32; 3],
+    /// Of a block.
+    pub threads: u32,
+    /// Bytes of shared memory beside the kernel's own.
+    pub shared: usize,
+    /// Whether it waits by itself for the kernel in front of it, so that it can begin before that has ended.
+    pub waits: bool,
+}
+
+/// Memory of the host that the GPU reads and writes too, as long as the GPU that gave it is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Pinned {
+    host: *mut u8,
+    len: usize,
+    /// Where the GPU finds it.
+    pub device: Address,
+}
+
+impl Pinned {
+    /// # Safety
+    /// `host` are `len` bytes, aligned for numbers, that stay as long as the GPU does, and that only the GPU shares.
+    pub unsafe fn new(host: *mut u8, len: usize, device: Address) -> Self {
+        Self { host, len, device }
+    }
+
+    /// Writes what kernels are to read that were not yet asked for.
+    ///
+    /// # Panics
+    /// When the bytes do not fit.
+    pub fn put(&self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= self.len, "{} bytes at {at} of {}", bytes.len(), self.len);
+        // SAFETY: inside what there is; no kernel runs that reads it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.host.add(at), bytes.len()) };
+    }
+
+    /// What kernels wrote that have ended.
+    ///
+    /// # Panics
+    /// When there are not so many numbers.
+    pub fn get<T: Plain>(&self, count: usize) -> &[T] {
+        assert!(count * size_of::<T>() <= self.len, "{count} numbers of {} bytes", self.len);
+        // SAFETY: inside what there is, any bits are a number, and no kernel runs that writes it.
+        unsafe { std::slice::from_raw_parts(self.host.cast(), count) }
+    }
+}
+
+/// Names what was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Graph(pub usize);
+
+/// A GPU; tests have one that runs the kernels on the host.
+pub trait Gpu {
+    /// Memory, whatever is in it, that stays as long as the GPU does.
+    ///
+    /// # Errors
+    /// When there is not so much.
+    fn take(&mut self, bytes: usize) -> Result<Address>;
+
+    /// The host's memory, likewise.
+    ///
+    /// # Errors
+    /// When there is not so much.
+    fn take_pinned(&mut self, bytes: usize) -> Result<Pinned>;
+
+    /// # Errors
+    /// When this or something before it failed; so for all that follows.
+    fn write(&mut self, to: Address, bytes: &[u8]) -> Result<()>;
+
+    fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()>;
+
+    /// Waits for all that was asked for.
+    fn read(&mut self, from: Address, into: &mut [u8]) -> Result<()>;
+
+    /// Copies to the host's memory; it is there after [`Gpu::wait`].
+    fn fetch(&mut self, from: Address, to: &Pinned, bytes: usize) -> Result<()>;
+
+    /// Waits for all that was asked for.
+    fn wait(&mut self) -> Result<()>;
+
+    /// Launches a kernel, whose one argument is these bytes.
+    fn launch(&mut self, launch: &Launch<'_>, args: &[u8]) -> Result<()>;
+
+    /// Launches from here on are recorded instead, until [`Gpu::recorded`].
+    fn record(&mut self) -> Result<()>;
+
+    fn recorded(&mut self) -> Result<Graph>;
+
+    fn replay(&mut self, graph: Graph) -> Result<()>;
+}
+
+/// The first NVIDIA GPU.
+pub struct Nvidia {
+    device: sys::CUdevice,
+    stream: sys::CUstream,
+    modules: Vec<sys::CUmodule>,
+    functions: HashMap<String, sys::CUfunction>,
+    memory: Vec<Address>,
+    pinned: Vec<*mut c_void>,
+    graphs: Vec<sys::CUgraphExec>,
+    overlap: bool,
+}
+
+impl Nvidia {
+    /// `overlap` lets kernels begin before the one in front has ended, where the GPU can.
+    ///
+    /// # Errors
+    /// When there is none that can be used, or its driver refuses the kernels.
+    pub fn open(overlap: bool) -> Result<Self> {
+        probe::look().map_err(|absence: Absence| absence.error())?;
+        let device = result::device::get(0).map_err(|e| failed("find the GPU", e))?;
+        // SAFETY: the device is the driver's; its context is released with this.
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("start the GPU", e))?;
+        // SAFETY: the context was just retained.
+        unsafe { result::ctx::set_current(context) }.map_err(|e| failed("start the GPU", e))?;
+        let stream =
+            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(|e| failed("start the GPU", e))?;
+        let mut gpu = Self {
+            device,
+            stream,
+            modules: Vec::new(),
+            functions: HashMap::new(),
+            memory: Vec::new(),
+            pinned: Vec::new(),
+            graphs: Vec::new(),
+            overlap: false,
+        };
+        for (name, image) in IMAGES {
+            // SAFETY: a fat binary, as nvcc wrote it.
+            let module = unsafe { result::module::load_data(image.as_ptr().cast::<c_void>()) };
+            gpu.modules.push(module.map_err(|e| failed(&format!("load the kernels of {name}"), e))?);
+        }
+        // Code that the driver made of PTX is for the oldest GPUs, whatever runs it.
+        let function = gpu.function("begin_step")?;
+        let version = |which| {
+            // SAFETY: the function is loaded.
+            unsafe { result::function::get_function_attribute(function, which) }.map_err(|e| failed("tell its code", e))
+        };
+        let code = version(Attribute::CU_FUNC_ATTRIBUTE_BINARY_VERSION)?
+            .min(version(Attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION)?);
+        gpu.overlap = overlap && code >= OVERLAP_FROM;
+        Ok(gpu)
+    }
+
+    /// A kernel, by its name in the sources.
+    fn function(&mut self, name: &str) -> Result<sys::CUfunction> {
+        if let Some(function) = self.functions.get(name) {
+            return Ok(*function);
+        }
+        let text = CString::new(name).map_err(|e| Error::runtime(format!("a kernel's name is no name: {e}")))?;
+        for module in &self.modules {
+            // SAFETY: the module is loaded.
+            if let Ok(function) = unsafe { result::module::get_function(*module, text.clone()) } {
+                self.functions.insert(name.to_owned(), function);
+                return Ok(function);
+            }
+        }
+        Err(Error::runtime(format!("there is no kernel `{name}`")))
+    }
+}
+
+/// Kernels begin before the one in front has ended on `sm_90` and newer.
+const OVERLAP_FROM: i32 = 90;
+
+impl Gpu for Nvidia {
+    fn take(&mut self, bytes: usize) -> Result<Address> {
+        let bytes = bytes.max(1);
+        // SAFETY: the context is current on this thread, on which a backend lives.
+        let address = unsafe { result::malloc_sync(bytes) }.map_err(|e| {
+            Error::memory(format!("the GPU gives no {} of memory: {:?}", human_bytes(bytes as u64), e.0))
+                .help("use a smaller model or a shorter context (-c), or leave --device out")
+        })?;
+        self.memory.push(address);
+        Ok(address)
+    }
+
+    fn take_pinned(&mut self, bytes: usize) -> Result<Pinned> {
+        let no = |e: DriverError| {
+            Error::memory(format!("the driver gives no {} of memory: {:?}", human_bytes(bytes as u64), e.0))
+        };
+        // SAFETY: the context is current; the memory is given back with this.
+        let host = unsafe { result::malloc_host(bytes.max(1), sys::CU_MEMHOSTALLOC_DEVICEMAP) }.map_err(no)?;
+        let mut device = 0;
+        // SAFETY: the address was just given.
+        unsafe { sys::cuMemHostGetDevicePointer_v2(&raw mut device, host, 0) }.result().map_err(no)?;
+        self.pinned.push(host);
+        // SAFETY: the driver's memory is aligned to pages, and given back with this.
+        Ok(unsafe { Pinned::new(host.cast(), bytes, device) })
+    }
+
+    fn write(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
+        // SAFETY: the caller's addresses are inside what `take` gave; the driver is done with the bytes of ordinary memory
+        // when this returns.
+        unsafe { result::memcpy_htod_async(to, bytes, self.stream) }.map_err(|e| failed("write its memory", e))
+    }
+
+    fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()> {
+        // SAFETY: as above.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(|e| failed("copy its memory", e))
+    }
+
+    fn read(&mut self, from: Address, into: &mut [u8]) -> Result<()> {
+        // SAFETY: as above; nothing touches `into` before the stream is done.
+        unsafe { result::memcpy_dtoh_async(into, from, self.stream) }.map_err(|e| failed("read its memory", e))?;
+        self.wait()
+    }
+
+    fn fetch(&mut self, from: Address, to: &Pinned, bytes: usize) -> Result<()> {
+        // SAFETY: as above; the host's memory is as large as its length says.
+        unsafe { sys::cuMemcpyDtoHAsync_v2(to.host.cast(), from, bytes.min(to.len), self.stream) }
+            .result()
+            .map_err(|e| failed("read its memory", e))
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        // SAFETY: the stream is this one's.
+        unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed("finish a step", e))
+    }
+
+    fn launch(&mut self, launch: &Launch<'_>, args: &[u8]) -> Result<()> {
+        let function = self.function(launch.kernel)?;
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { pad: [0; 64] },
+        };
+        attribute.value.programmaticStreamSerializationAllowed = 1;
+        let [x, y, z] = launch.grid;
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: launch.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared as u32,
+            hStream: self.stream,
+            attrs: &raw mut attribute,
+            numAttrs: (launch.waits && self.overlap).into(),
+        };
+        let mut params = [args.as_ptr().cast_mut().cast::<c_void>()];
+        // SAFETY: the kernel takes one struct, of which these are the bytes; the driver copies them.
+        unsafe { sys::cuLaunchKernelEx(&raw const config, function, params.as_mut_ptr(), std::ptr::null_mut()) }
+            .result()
+            .map_err(|e| failed(&format!("launch {}", launch.kernel), e))
+    }
+
+    fn record(&mut self) -> Result<()> {
+        // SAFETY: the stream is this one's, and no one else uses the context.
+        unsafe {
+            result::stream::begin_capture(self.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        }
+        .map_err(|e| failed("record a step", e))
+    }
+
+    fn recorded(&mut self) -> Result<Graph> {
+        let no = |e| failed("record a step", e);
+        // SAFETY: the stream is recording; what it gives is instantiated once and then not needed.
+        unsafe {
+            let graph = result::stream::end_capture(self.stream).map_err(no)?;
+            let mut exec = std::ptr::null_mut();
+            let made = sys::cuGraphInstantiateWithFlags(&raw mut exec, graph, 0).result();
+            let _ = result::graph::destroy(graph);
+            made.map_err(no)?;
+            self.graphs.push(exec);
+        }
+        Ok(Graph(self.graphs.len() - 1))
+    }
+
+    fn replay(&mut self, graph: Graph) -> Result<()> {
+        // SAFETY: the graph was instantiated by this one.
+        unsafe { result::graph::launch(self.graphs[graph.0], self.stream) }.map_err(|e| failed("replay a step", e))
+    }
+}
+
+impl Drop for Nvidia {
+    fn drop(&mut self) {
+        // SAFETY: all of it is this one's, and nothing uses it any more. What fails now harms nobody.
+        unsafe {
+            let _ = result::stream::synchronize(self.stream);
+            for graph in self.graphs.drain(..) {
+                let _ = result::graph::exec_destroy(graph);
+            }
+            for pinned in self.pinned.drain(..) {
+                let _ = result::free_host(pinned);
+            }
+            for address in self.memory.drain(..) {
+                let _ = result::free_sync(address);
+            }
+            for module in self.modules.drain(..) {
+                let _ = result::module::unload(module);
+            }
+            let _ = result::stream::destroy(self.stream);
+            let _ = result::primary_ctx::release(self.device);
+        }
+    }
+}
+
+fn failed(doing: &str, e: DriverError) -> Error {
+    Error::runtime(format!("the GPU cannot {doing}: {:?}", e.0))
+        .help("the system's log may say more (dmesg); leave --device out to compute on the CPU")
+}

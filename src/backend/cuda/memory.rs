@@ -1,0 +1,140 @@
+//! Places in the GPU's memory: worked out first, taken all at once, and never again while it runs.
+
+use super::args::Activations;
+use super::gpu::Address;
+use super::layout::ALIGN;
+use crate::backend::{Limits, PAGE};
+use crate::format::packed::GROUP;
+use crate::model::config::Config;
+
+/// Up to so many rows have each chunk of their context attended to by a block of its own, and are decoded by recorded steps.
+pub const FEW: usize = 16;
+/// Rows whose scores are in memory at a time where attention is plain.
+pub const PLAIN_ROWS: usize = 8;
+/// Positions of a chunk: `CHUNK` of `attention.cu`.
+pub const CHUNK: usize = 256;
+/// The same of `decode.cu`.
+pub const SPAN: usize = 128;
+
+/// Hands out memory from `next` on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Arena {
+    pub next: Address,
+}
+
+impl Arena {
+    pub fn take(&mut self, bytes: usize) -> Address {
+        let at = self.next;
+        self.next += bytes.next_multiple_of(ALIGN) as Address;
+        at
+    }
+}
+
+/// Where a step's rows belong, words of 4 bytes, one behind the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    /// (rows, `head_dim` / 2, cosine | sine)
+    pub angles: Address,
+    /// (rows)
+    pub positions: Address,
+    /// (rows): of keys and values.
+    pub cells: Address,
+    /// (rows): where each row's block table begins in `tables`.
+    pub table: Address,
+    /// Block tables, one behind the other; to the end.
+    pub tables: Address,
+}
+
+impl Places {
+    fn new(arena: &mut Arena, config: &Config, limits: &Limits, rows: usize) -> Self {
+        let angles = arena.take(4 * Self::words(config, limits, rows));
+        let positions = angles + 4 * (rows * config.head_dim) as Address;
+        let column = 4 * rows as Address;
+        let (cells, table, tables) = (positions + column, positions + 2 * column, positions + 3 * column);
+        Self { angles, positions, cells, table, tables }
+    }
+
+    /// How many there are, of as many sequences as so many rows can have.
+    pub fn words(config: &Config, limits: &Limits, rows: usize) -> usize {
+        rows * (config.head_dim + 3) + rows.min(limits.sequences) * limits.context.div_ceil(PAGE)
+    }
+}
+
+/// What lies between the kernels of a step. 4 bytes a number where nothing else is said.
+#[derive(Debug, Clone, Copy)]
+pub struct Buffers {
+    /// The residual stream, (rows, hidden)
+    pub hidden: Address,
+    /// (rows, heads, `head_dim`)
+    pub query: Address,
+    /// (rows, heads, `head_dim`)
+    pub attended: Address,
+    /// Of a step of few rows, and of one of many.
+    pub places: [Places; 2],
+    /// (rows): those that the head is for.
+    pub which: Address,
+    /// (few rows, heads, chunks, `head_dim` + 2)
+    pub partials: Address,
+    /// (few rows, `kv_heads`): chunks that are done.
+    pub counters: Address,
+    /// (rows, first | count): of blocks of attention of many rows.
+    pub tiles: Address,
+    /// (plain rows, heads, context); none where attention is in blocks.
+    pub scores: Address,
+    /// (sequences, vocab)
+    pub logits: Address,
+    /// (sequences): 8 bytes each, the likeliest token.
+    pub best: Address,
+    /// The residual stream as matrices read it.
+    pub normed: Activations,
+    /// The same of what attention gave.
+    pub heads: Activations,
+    /// (rows, ffn)
+    pub gated: Activations,
+}
+
+impl Buffers {
+    pub fn new(arena: &mut Arena, config: &Config, limits: &Limits, flash_attention: bool) -> Self {
+        let plain_rows = if flash_attention { 0 } else { PLAIN_ROWS };
+        let (rows, few, q_dim) = (limits.chunk, limits.chunk.min(FEW), config.q_dim());
+        let places = [few, rows].map(|rows| Places::new(arena, config, limits, rows));
+        let mut numbers = |count: usize| arena.take(4 * count);
+        Self {
+            hidden: numbers(rows * config.hidden),
+            query: numbers(rows * q_dim),
+            attended: numbers(rows * q_dim),
+            places,
+            which: numbers(rows),
+            partials: numbers(few * config.heads * chunks(limits) * (config.head_dim + 2)),
+            counters: numbers(few * config.kv_heads),
+            tiles: numbers(2 * rows),
+            scores: numbers(plain_rows * config.heads * limits.context),
+            logits: numbers(head_rows(limits) * config.vocab),
+            best: numbers(2 * head_rows(limits).max(few)),
+            normed: activations(arena, rows, config.hidden),
+            heads: activations(arena, rows, q_dim),
+            gated: activations(arena, rows, config.ffn),
+        }
+    }
+}
+
+/// Chunks of the longest context.
+pub fn chunks(limits: &Limits) -> usize {
+    limits.context.div_ceil(SPAN)
+}
+
+/// Rows that the head is computed for at once.
+pub fn head_rows(limits: &Limits) -> usize {
+    limits.sequences.clamp(1, limits.chunk)
+}
+
+fn activations(arena: &mut Arena, rows: usize, k: usize) -> Activations {
+    Activations {
+        codes: arena.take(rows * k),
+        rests: arena.take(rows * k),
+        scales: arena.take(rows * k / GROUP * 16),
+        numbers: arena.take(rows * k * 4),
+        squares: arena.take(rows * k / GROUP * 8),
+        k: k as i64,
+    }
+}

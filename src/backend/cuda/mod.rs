@@ -1,0 +1,144 @@
+//! The CUDA backend: the kernels of `kernels/cuda` on one NVIDIA GPU.
+//!
+//! Weights are laid out anew when a model is loaded (`layout`, `model`); weights, pages and activations are three pieces of
+//! the GPU's memory, taken before the first step (`memory`). Each phase is a kernel or two in one stream (`phases`), which
+//! hand activations on in int8. Steps that decode are recorded once and then replayed (`replay`). Sampling is the host's,
+//! but for the likeliest token. What the backend asks of the GPU is the trait [`Gpu`]: tests run the same backend and the
+//! same kernels on the host.
+
+mod args;
+mod gpu;
+mod images;
+pub mod layout;
+mod memory;
+mod model;
+mod pages;
+mod phases;
+mod prefill;
+pub mod probe;
+mod replay;
+mod step;
+
+pub use args::Plain;
+pub use gpu::{Address, Gpu, Graph, Launch, Nvidia, Pinned, THREADS};
+pub use model::refusal;
+
+use self::memory::{Arena, Buffers, FEW, head_rows};
+use self::model::Model;
+use self::prefill::Tiles;
+use self::replay::Replays;
+use self::step::{Inbox, Step};
+use super::outcome::Outcome;
+use super::{Backend, Batch, KvType, Limits, MemoryPlan, MemoryUse, PageOp, StepOut};
+use crate::error::Result;
+use crate::format::TensorInfo;
+use crate::format::weights::Weights;
+use crate::model::config::Config;
+
+/// How it computes; faults are isolated by doing without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    pub kv_type: KvType,
+    /// Steps that decode are recorded and replayed.
+    pub graph: bool,
+    /// Whether attention is blocked; otherwise it is written plainly, to check the blocked forms by.
+    pub flash_attention: bool,
+}
+
+/// Bytes this backend takes of the GPU's memory.
+pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, options: Options) -> MemoryPlan {
+    let mut arena = Arena::default();
+    Buffers::new(&mut arena, config, &limits, options.flash_attention);
+    MemoryPlan {
+        limits,
+        weights: model::weight_bytes(tensors),
+        kv: (limits.pages as u64).saturating_mul(pages::bytes(config, options.kv_type) as u64),
+        workspace: arena.next,
+    }
+}
+
+/// The CUDA backend.
+pub struct Cuda {
+    gpu: Box<dyn Gpu>,
+    model: Model,
+    buffers: Buffers,
+    limits: Limits,
+    pages: Address,
+    options: Options,
+    step: Step,
+    inbox: Inbox,
+    tiles: Tiles,
+    /// The likeliest token of each row, as `finish_step` tells it.
+    best: Pinned,
+    /// Logits that the host asked for: of `head_rows` rows.
+    some_logits: Pinned,
+    /// The norm that the residual stream goes to next.
+    next_norm: Address,
+    replays: Replays,
+    outcome: Outcome,
+    memory: MemoryUse,
+}
+
+impl Cuda {
+    /// Lays the weights out in the memory of `gpu`, and takes room for pages and activations.
+    ///
+    /// # Errors
+    /// A tensor that is missing, misshapen or unknown, or one with NaN or infinite numbers; or when the GPU has not the
+    /// memory.
+    pub fn load(
+        mut gpu: Box<dyn Gpu>,
+        config: &Config,
+        weights: &Weights,
+        plan: &MemoryPlan,
+        options: Options,
+    ) -> Result<Self> {
+        let model = Model::load(config, weights, plan.weights, &mut *gpu)?;
+        let workspace = gpu.take(plan.workspace as usize)?;
+        let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options.flash_attention);
+        gpu.write(buffers.counters, &vec![0; 4 * plan.limits.chunk.min(FEW) * config.kv_heads])?;
+        Ok(Self {
+            pages: gpu.take(plan.kv as usize)?,
+            inbox: Inbox::new(config, &plan.limits, &mut *gpu)?,
+            best: gpu.take_pinned(8 * FEW.max(head_rows(&plan.limits)))?,
+            some_logits: gpu.take_pinned(4 * head_rows(&plan.limits) * config.vocab)?,
+            buffers,
+            limits: plan.limits,
+            options,
+            step: Step::default(),
+            tiles: Tiles::default(),
+            next_norm: model.output_norm,
+            replays: Replays::default(),
+            outcome: Outcome::default(),
+            memory: MemoryUse { weights: plan.weights, kv: plan.kv },
+            gpu,
+            model,
+        })
+    }
+}
+
+impl Backend for Cuda {
+    fn config(&self) -> &Config {
+        &self.model.config
+    }
+
+    fn submit(&mut self, batch: &Batch<'_>) -> Result<()> {
+        self.take_in(batch)?;
+        match self.replay_key(batch) {
+            Some(key) if self.options.graph => self.replay(key)?,
+            _ => self.enqueue(batch.out)?,
+        }
+        self.settle(batch.out)
+    }
+
+    fn collect(&mut self) -> Result<StepOut<'_>> {
+        Ok(self.outcome.step())
+    }
+
+    fn pages(&mut self, op: PageOp<'_>) -> Result<()> {
+        self.page_op(op)
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.memory
+    }
+}

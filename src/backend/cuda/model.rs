@@ -1,0 +1,173 @@
+//! A model's weights in the GPU's memory.
+
+use super::args::{Matrix as Place, bytes_of};
+use super::gpu::{Address, Gpu};
+use super::layout::{Planes, matrix_bytes};
+use super::memory::Arena;
+use crate::error::{Error, Result};
+use crate::format::TensorInfo;
+use crate::format::packed::{Format, TILE, pack_row};
+use crate::format::weights::{Room, Weights};
+use crate::model::config::Config;
+use crate::model::tensors::{self, of_layer};
+
+/// The widest head that attention takes: `MAX_DIM` of `attention.cu`.
+const MAX_HEAD_DIM: usize = 256;
+
+/// A matrix, and the format that chooses its kernels.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix {
+    pub format: Format,
+    pub place: Place,
+}
+
+pub struct Layer {
+    pub attn_norm: Address,
+    pub qkv: [Matrix; 3],
+    /// Of Q, K and V; 0 for none.
+    pub bias: [Address; 3],
+    pub o: Matrix,
+    pub ffn_norm: Address,
+    pub gate: Matrix,
+    pub up: Matrix,
+    pub down: Matrix,
+}
+
+pub struct Model {
+    pub config: Config,
+    pub layers: Vec<Layer>,
+    pub output_norm: Address,
+    pub head: Matrix,
+    pub frequencies: Vec<f32>,
+    /// Where token embeddings are read.
+    pub weights: Weights,
+}
+
+/// Why this backend does not take a model; `None` when it does.
+pub fn refusal(config: &Config) -> Option<String> {
+    let sizes = [
+        ("hidden size", config.hidden, 32),
+        ("feed-forward size", config.ffn, 32),
+        ("width of all queries", config.q_dim(), 32),
+        ("head size", config.head_dim, 8),
+    ];
+    let odd = sizes.iter().find(|(_, n, step)| !n.is_multiple_of(*step));
+    odd.map(|(what, n, step)| format!("the {what} of {n} is no multiple of {step}")).or_else(|| {
+        (config.head_dim > MAX_HEAD_DIM)
+            .then(|| format!("the head size of {} is above {MAX_HEAD_DIM}", config.head_dim))
+    })
+}
+
+/// Bytes of all weights.
+pub fn weight_bytes(tensors: &[&TensorInfo]) -> u64 {
+    let untied = tensors.iter().any(|t| t.name == tensors::OUTPUT);
+    let mut arena = Arena::default();
+    for t in tensors {
+        match t.shape[..] {
+            [rows, k] if !(untied && t.name == tensors::EMBEDDING) => {
+                arena.take(matrix_bytes(Format::of(t.dtype), rows, k));
+            }
+            [n] => {
+                arena.take(4 * n);
+            }
+            _ => {}
+        }
+    }
+    arena.next
+}
+
+impl Model {
+    /// # Errors
+    /// A tensor that is missing, misshapen or unknown, or one with NaN or infinite numbers; or when the GPU fails.
+    pub fn load(config: &Config, weights: &Weights, bytes: u64, gpu: &mut dyn Gpu) -> Result<Self> {
+        let extras = tensors::check(config, weights)?;
+        let base = gpu.take(bytes as usize)?;
+        let mut loader = Loader { weights, gpu, arena: Arena { next: base } };
+        let layers =
+            (0..config.layers).map(|l| loader.layer(l, config, extras.qkv_bias)).collect::<Result<Vec<_>>>()?;
+        let head = loader.matrix(if extras.tied { tensors::EMBEDDING } else { tensors::OUTPUT })?;
+        let output_norm = loader.vector(tensors::OUTPUT_NORM, config.hidden)?;
+        debug_assert!(loader.arena.next <= base + bytes, "the plan is too small");
+        let factors =
+            extras.rope_factors.then(|| weights.f32(tensors::ROPE_FACTORS, &[config.head_dim / 2])).transpose()?;
+        Ok(Self {
+            layers,
+            output_norm,
+            head,
+            frequencies: config.rope.frequencies(config.head_dim, factors.as_deref()),
+            config: config.clone(),
+            weights: weights.clone(),
+        })
+    }
+}
+
+struct Loader<'a> {
+    weights: &'a Weights,
+    gpu: &'a mut dyn Gpu,
+    arena: Arena,
+}
+
+impl Loader<'_> {
+    fn layer(&mut self, l: usize, config: &Config, has_bias: bool) -> Result<Layer> {
+        let mut matrix = |part: &str| self.matrix(&of_layer(l, part));
+        let qkv = [matrix("attn_q.weight")?, matrix("attn_k.weight")?, matrix("attn_v.weight")?];
+        let (o, gate) = (matrix("attn_output.weight")?, matrix("ffn_gate.weight")?);
+        let (up, down) = (matrix("ffn_up.weight")?, matrix("ffn_down.weight")?);
+        if gate.format != up.format {
+            return Err(Error::model(format!(
+                "the CUDA backend takes gate and up matrices of one type; those of layer {l} are of two"
+            ))
+            .in_file(self.weights.path())
+            .help("leave --device out to take a backend that runs this model"));
+        }
+        let mut bias = [0; 3];
+        if has_bias {
+            for (bias, (part, n)) in
+                bias.iter_mut().zip([("q", config.q_dim()), ("k", config.kv_dim()), ("v", config.kv_dim())])
+            {
+                *bias = self.vector(&of_layer(l, &format!("attn_{part}.bias")), n)?;
+            }
+        }
+        Ok(Layer {
+            attn_norm: self.vector(&of_layer(l, "attn_norm.weight"), config.hidden)?,
+            ffn_norm: self.vector(&of_layer(l, "ffn_norm.weight"), config.hidden)?,
+            qkv,
+            bias,
+            o,
+            gate,
+            up,
+            down,
+        })
+    }
+
+    fn vector(&mut self, name: &str, n: usize) -> Result<Address> {
+        let place = self.arena.take(4 * n);
+        self.gpu.write(place, bytes_of(&self.weights.f32(name, &[n])?))?;
+        Ok(place)
+    }
+
+    fn matrix(&mut self, name: &str) -> Result<Matrix> {
+        let info = self.weights.info(name)?;
+        let (format, rows, k) = (Format::of(info.dtype), info.shape[0], info.shape[1]);
+        let mut bytes = vec![0; matrix_bytes(format, rows, k)];
+        let mut planes = Planes { format, rows, k, bytes: &mut bytes };
+        let mut tile = vec![0; format.tile_bytes(k)];
+        let codebook = self.weights.rows(name, |stored| {
+            let mut room = Room::default();
+            for first in (0..rows).step_by(TILE) {
+                tile.fill(0);
+                let lanes = TILE.min(rows - first);
+                for lane in 0..lanes {
+                    pack_row(stored.dtype(), stored.row(first + lane, &mut room)?, &mut tile, lane)?;
+                }
+                (0..lanes).for_each(|lane| planes.put(first + lane, &tile, lane));
+            }
+            Ok(stored.codebook())
+        })?;
+        let codebook = codebook.map_err(|e: crate::format::packed::Refused| e.of(name).in_file(self.weights.path()))?;
+        let place = self.arena.take(bytes.len());
+        self.gpu.write(place, &bytes)?;
+        let place = Place { planes: place, rows: rows as i32, k: k as i32, codebook: codebook.map(i8::cast_unsigned) };
+        Ok(Matrix { format, place })
+    }
+}
