@@ -25,4 +25,3 @@ out = data / "embeddings"
 with open(out / "texts.jsonl", "w", encoding="utf-8") as file:
     file.writelines(json.dumps(text) + "\n" for text in texts)
 vectors.astype(numpy.float16).tofile(out / "vectors.f16")
-numpy.save("vectors.npy", vectors)
