@@ -29,8 +29,8 @@ use crate::terminal::color::Color;
 pub use compute::{ComputeArgs, Switch};
 #[cfg(feature = "memory")]
 pub use memory::{
-    AddArgs, EmbedArgs, EmbedderArgs, ExportArgs, ImportArgs, MemoryArgs, MemoryCommand, MemoryListArgs, MemoryRmArgs,
-    MemoryShowArgs, RebuildArgs, RecallArgs, SearchArgs, StatsArgs, VectorFormat,
+    AddArgs, EmbedArgs, EmbedderArgs, ExportArgs, ImportArgs, IndexArgs, MemoryArgs, MemoryBenchArgs, MemoryCommand,
+    MemoryListArgs, MemoryRmArgs, MemoryShowArgs, RebuildArgs, RecallArgs, SearchArgs, StatsArgs, VectorFormat,
 };
 pub use models::{ListArgs, ModelsArgs, ModelsCommand, OutputArgs, PullArgs, RmArgs, ShowArgs, VerifyArgs};
 

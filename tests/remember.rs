@@ -11,7 +11,11 @@ use std::time::Duration;
 use common::apart::with_own_mounts;
 use common::program::{failed, piped, succeeded, taper};
 use common::pty::{Home, brings, ends_well, next_prompt, say};
+use common::tiny::Random;
 use serde_json::Value;
+use taper::memory::embed::Embedder;
+use taper::memory::store::{Access, Passage, Store};
+use taper::registry::resolve::at_path;
 use tempfile::TempDir;
 
 /// A folder of the user's, with the test embedder as theirs.
@@ -209,6 +213,63 @@ fn a_damaged_vector_is_made_again_from_its_text() {
         format!("m: 1 records, 0 sound, 1 vectors made again\ncontent_hash {}\n", hash.as_str().unwrap())
     );
     assert!(user.memory(&["search", "m", "tomatoes"]).contains("tomatoes"));
+}
+
+fn unit(vector: Vec<f32>) -> Vec<f32> {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    vector.into_iter().map(|x| x / length).collect()
+}
+
+/// What a run that must succeed says on standard error.
+fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// A memory of so many records whose vectors mean nothing.
+fn filled(user: &User, name: &str, records: usize) {
+    let model = Embedder::open(&at_path(&common::embedder()).unwrap()).unwrap().model().unwrap();
+    let mut store = Store::open(&user.store(name), Access::Create).unwrap();
+    store.set_model(&model).unwrap();
+    let vectors: Vec<Vec<f32>> = (0..records).map(|n| unit(Random(n as u64).values(model.dim))).collect();
+    let mut source = store.begin("made", b"1", records).unwrap();
+    let passages: Vec<Passage> = vectors
+        .iter()
+        .enumerate()
+        .map(|(n, vector)| Passage { begins: n, ends: n + 1, text: "Nothing.", vector })
+        .collect();
+    store.append(&mut source, &passages).unwrap();
+}
+
+#[test]
+fn a_larger_memory_gets_an_index_which_is_made_anew_when_it_is_damaged() {
+    let user = User::new();
+    filled(&user, "m", 1400);
+    let notes = user.file("notes.md", NOTES);
+    let added = said(&mut user.taper(&["memory", "add", "m", notes.to_str().unwrap()]));
+    assert!(added.contains("index: 1401 vectors: all scanned as int8, the best "), "{added}");
+    assert_eq!((&user.stats("m")["indexed"], &user.stats("m")["target_recall"]), (&1401.into(), &0.98.into()));
+    let search = &["memory", "search", "m", "when were the tomatoes planted?", "-k", "1"];
+    assert!(user.memory(&search[1..]).contains("The tomatoes were sown"));
+    let index = user.store("m").with_extension("index");
+    std::fs::write(&index, "not an index").unwrap();
+    let again = said(&mut user.taper(search));
+    assert!(
+        again.contains("the index file is not this memory's, or gone") && again.contains("\nindex: 1401 vectors"),
+        "{again}"
+    );
+    assert_eq!(said(&mut user.taper(search)), "");
+    let asked = said(&mut user.taper(&["memory", "rebuild", "m", "--target-recall", "1"]));
+    assert!(asked.contains("index: exact scan of 1401 vectors") && !index.exists(), "{asked}");
+    let refused = user.refused(&["rebuild", "m", "--target-recall", "0.2"]);
+    assert!(refused.contains("a share is a number from 0.5 to 1"), "{refused}");
+    let few = user.refused(&["bench", "m", "--records", "900"]);
+    assert!(few.contains("a memory of 900 records is too small to compare tiers on"), "{few}");
+    user.memory(&["rebuild", "m", "--target-recall", "0.9"]);
+    user.memory(&["rm", "m", "-y"]);
+    assert_eq!(std::fs::read_dir(user.path("data/memories")).unwrap().count(), 0, "something is left behind");
 }
 
 /// Kills `command` after a while; whether it was still running.

@@ -52,8 +52,10 @@ pub enum MemoryCommand {
     Rm(MemoryRmArgs),
     /// Count records, and hash what they say
     Stats(StatsArgs),
-    /// Check every record, and make anew what is damaged and can be
+    /// Check every record, and make anew what is damaged and can be; and the index
     Rebuild(RebuildArgs),
+    /// Compare forms in which vectors can be searched, on the memory's own
+    Bench(MemoryBenchArgs),
     /// Print a memory as JSON lines
     Export(ExportArgs),
     /// Add what export printed
@@ -96,6 +98,24 @@ fn named<'a>(asked: Option<&'a str>, of_memory: Option<&'a str>) -> &'a str {
     asked.or(of_memory).unwrap_or(DEFAULT_EMBEDDER)
 }
 
+/// What the index of a memory is to reach.
+#[derive(Debug, Clone, Args)]
+pub struct IndexArgs {
+    /// The share of the ten nearest passages that a search is to find, of which the index and its parameters follow, by
+    /// measuring; 1: all are compared. Kept with the memory [default: what it was, or 0.98]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub target_recall: Option<f64>,
+    /// Most memory that the index may take, in MB; the vectors themselves stay on the disk. 0: what it needs. Kept with the
+    /// memory
+    #[arg(long, value_name = "MB")]
+    pub index_memory: Option<u32>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|share| (0.5..=1.0).contains(share));
+    number.ok_or_else(|| "a share is a number from 0.5 to 1".to_owned())
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct AddArgs {
     /// The memory; made if there is none of that name
@@ -103,6 +123,8 @@ pub struct AddArgs {
     /// Files, folders with all files of text below them, or - for standard input
     #[arg(value_name = "FILE|DIR|-", required = true)]
     pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub index: IndexArgs,
     #[command(flatten)]
     pub embedder: EmbedderArgs,
 }
@@ -173,7 +195,27 @@ pub struct RebuildArgs {
     /// The memory
     pub name: String,
     #[command(flatten)]
+    pub index: IndexArgs,
+    #[command(flatten)]
     pub embedder: EmbedderArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct MemoryBenchArgs {
+    /// The memory
+    pub name: String,
+    /// Most records that take part, the first ones; a form takes minutes to make of a million
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub records: usize,
+    /// As for rebuild [default: the memory's]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub target_recall: Option<f64>,
+    /// Threads that compute [default: one for each core]
+    #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// One JSON object
+    #[arg(long, hide_env_values = true, env = "TAPER_JSON", value_parser = FalseyValueParser::new())]
+    pub json: bool,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -79,9 +79,10 @@ impl Memory {
     /// Vectors of texts, taken from records of the same text where there are some.
     fn vectors(&self, texts: &[&str], known: &HashMap<Vec<u8>, i64>) -> Result<Vec<Vec<f32>>> {
         let mut vectors = vec![Vec::new(); texts.len()];
+        let mut reader = self.store.reader()?;
         for (text, vector) in texts.iter().zip(&mut vectors) {
             if let Some(id) = known.get(Sha256::digest(text).as_slice()) {
-                self.store.vector(*id, vector)?;
+                reader.vector(*id, vector)?;
             }
         }
         let new: Vec<usize> = (0..texts.len()).filter(|at| vectors[*at].is_empty()).collect();

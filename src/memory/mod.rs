@@ -12,10 +12,12 @@ pub mod chunk;
 pub mod embed;
 pub mod exchange;
 pub mod files;
+mod ids;
 pub mod index;
 pub mod ingest;
 pub mod recall;
 pub mod store;
+pub mod tend;
 pub mod tiers;
 mod vectors;
 mod view;
@@ -25,13 +27,18 @@ use std::sync::Arc;
 
 use self::embed::Embedder;
 use self::store::{Access, Model, Problem, Record, Store};
+use self::tend::{Build, Tended, tend};
 pub use self::vectors::{Hit, Vectors};
+pub use self::view::Held;
 use self::view::View;
 use crate::error::{Error, Result};
 
 /// Longest name, in bytes: every file system takes it.
 const MAX_NAME: usize = 100;
 const EXTENSION: &str = "sqlite";
+/// Of the index beside it, and what is added to that while it is being written.
+const INDEX: &str = "index";
+const PART: &str = "part";
 
 /// The memories of a user.
 #[derive(Debug, Clone)]
@@ -92,12 +99,16 @@ impl Memories {
     pub fn remove(&self, name: &str) -> Result<()> {
         drop(self.open(name, Access::Existing));
         let path = self.path(name)?;
-        for suffix in ["", "-wal", "-shm"] {
+        let beside = |suffix: &str| {
             let mut file = path.clone().into_os_string();
             file.push(suffix);
+            PathBuf::from(file)
+        };
+        let index = path.with_extension(INDEX);
+        for file in [path.clone(), beside("-wal"), beside("-shm"), index.with_added_extension(PART), index] {
             match std::fs::remove_file(&file) {
-                Err(e) if suffix.is_empty() || e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove the memory", Path::new(&file), e));
+                Err(e) if file == path || e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove the memory", &file, e));
                 }
                 _ => {}
             }
@@ -156,13 +167,33 @@ impl Memory {
         let vector = self.embedder.embed_one(query)?;
         self.view.refresh(&self.store)?;
         let mut found = Vec::new();
-        for hit in self.view.nearest(&vector, most) {
+        for hit in self.view.nearest(&self.store, &vector, most)? {
             // One that another process removed since the view was refreshed is not there.
             if let Some(record) = self.store.record(self.view.id(hit.row as usize))? {
                 found.push(Found { score: hit.score, record });
             }
         }
         Ok(found)
+    }
+
+    /// The index in a line; `None` where every search reads all vectors.
+    ///
+    /// # Errors
+    /// When the memory cannot be read, or a vector in it is damaged.
+    pub fn describe_index(&mut self) -> Result<Option<String>> {
+        self.view.refresh(&self.store)?;
+        Ok(self.view.describe())
+    }
+
+    /// Whether the index file that belongs to it is damaged or gone, as the last search saw it: every search reads all vectors
+    /// then.
+    pub fn lacks_index(&self) -> bool {
+        self.view.lacks_index()
+    }
+
+    /// As [`tend()`].
+    pub fn tend(&mut self, when: Build, threads: usize, building: &mut dyn FnMut(usize)) -> Result<Tended> {
+        tend(&mut self.store, when, threads, building)
     }
 
     /// Reads the whole memory, and makes anew the vectors that are damaged.

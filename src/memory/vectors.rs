@@ -3,7 +3,7 @@
 use crate::error::Result;
 
 /// Unit vectors of one memory, by row; rows are dense from 0, [`Vectors::id`] is the record's id in the store.
-pub trait Vectors: Sync {
+pub trait Vectors {
     /// Components of a vector.
     fn dim(&self) -> usize;
 

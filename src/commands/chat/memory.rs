@@ -15,6 +15,7 @@ use crate::commands::{memory, recall};
 use crate::error::{Error, Result};
 use crate::memory::ingest::named;
 use crate::memory::store::{Access, Store};
+use crate::memory::tend::Build;
 use crate::memory::{Memory, files};
 use crate::taper::Generation;
 use crate::terminal::log;
@@ -128,7 +129,7 @@ impl Recall {
             0 => Err(memory::no_record(id)),
             _ => {
                 log::note(format_args!("Record {id} is forgotten."));
-                Ok(())
+                self.inner.memory.tend(Build::Never, 1, &mut |_| ()).map(drop)
             }
         }
     }

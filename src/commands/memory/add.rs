@@ -1,11 +1,11 @@
-//! `taper memory add` and `rebuild`.
+//! `taper memory add`.
 
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::Program;
-use crate::cli::{AddArgs, RebuildArgs};
+use crate::cli::AddArgs;
 use crate::error::{Error, Kind, Result};
 use crate::memory::Memory;
 use crate::memory::files::{self, Listed};
@@ -56,7 +56,8 @@ pub(super) fn run(args: &AddArgs, program: &Program) -> Result<()> {
         progress.set(done);
     }
     progress.finish();
-    sum.print(&args.name)
+    sum.print(&args.name)?;
+    super::index::added(&mut memory, &args.index, program)
 }
 
 fn is_stdin(path: &Path) -> bool {
@@ -115,17 +116,4 @@ impl Sum {
         }
         Answer::new().line(&line)
     }
-}
-
-pub(super) fn rebuild(args: &RebuildArgs, program: &Program) -> Result<()> {
-    let mut memory = program.open(&args.name, Access::Existing)?;
-    let rebuilt = memory.rebuild()?;
-    let sound = rebuilt.records - rebuilt.vectors;
-    Answer::new().line(&format!(
-        "{}: {} records, {sound} sound, {} vectors made again\ncontent_hash {}",
-        args.name,
-        rebuilt.records,
-        rebuilt.vectors,
-        memory.store().content_hash()?
-    ))
 }

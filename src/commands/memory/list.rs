@@ -84,6 +84,7 @@ pub(super) fn stats(args: &StatsArgs, memories: &Memories) -> Result<()> {
     let (records, hash, model) = (store.count()?, store.content_hash()?, store.model()?);
     let sources = store.sources()?;
     let bytes = std::fs::metadata(store.path()).map_or(0, |found| found.len());
+    let (wanted, indexed) = (store.wanted()?, store.index()?.map(|note| note.count));
     let missing: usize = sources.iter().map(|source| source.missing).sum();
     let mut answer = Answer::new();
     if args.json {
@@ -96,13 +97,18 @@ pub(super) fn stats(args: &StatsArgs, memories: &Memories) -> Result<()> {
             "model": model.as_ref().map(|model| &model.name),
             "dim": model.as_ref().map(|model| model.dim),
             "bytes": bytes,
+            "target_recall": wanted.recall,
+            "indexed": indexed,
             "path": store.path().to_string_lossy(),
         });
         return answer.line(&line.to_string());
     }
     let model = model.map_or("none yet".to_owned(), |model| format!("{}, {} dimensions", model.name, model.dim));
+    let index = indexed
+        .map_or("none: all are compared".to_owned(), |n| format!("of {n} records, target recall {}", wanted.recall));
     answer.line(&format!(
-        "records       {records}\nsources       {}\nembedder      {model}\nfile          {}, {}\ncontent_hash  {hash}",
+        "records       {records}\nsources       {}\nembedder      {model}\nindex         {index}\nfile          {}, {}\n\
+         content_hash  {hash}",
         sources.len(),
         store.path().display(),
         megabytes(bytes),

@@ -3,6 +3,8 @@
 //! Results go to standard output, as text or (`--json`) as JSON; progress and questions go to standard error.
 
 mod add;
+mod bench;
+mod index;
 mod list;
 mod move_out;
 mod rm;
@@ -30,13 +32,14 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
     match &args.command {
         MemoryCommand::Add(args) => add::run(args, &Program::start(&args.embedder)?),
         MemoryCommand::Search(args) => search::run(args, &Program::start(&args.embedder)?),
-        MemoryCommand::Rebuild(args) => add::rebuild(args, &Program::start(&args.embedder)?),
+        MemoryCommand::Rebuild(args) => index::rebuild(args, &Program::start(&args.embedder)?),
         MemoryCommand::Import(args) => move_out::import(args, &Program::start(&args.embedder)?),
         MemoryCommand::Export(args) => move_out::export(args, &memories()?),
         MemoryCommand::List(args) => list::run(args, &memories()?),
         MemoryCommand::Show(args) => list::show(args, &memories()?),
         MemoryCommand::Stats(args) => list::stats(args, &memories()?),
         MemoryCommand::Rm(args) => rm::run(args, &memories()?),
+        MemoryCommand::Bench(args) => bench::run(args, &memories()?),
     }
 }
 

@@ -7,6 +7,7 @@ use super::Program;
 use crate::cli::{ExportArgs, ImportArgs};
 use crate::error::{Error, Result};
 use crate::memory::store::Access;
+use crate::memory::tend::Build;
 use crate::memory::{Memories, exchange};
 use crate::terminal::render::Answer;
 
@@ -24,5 +25,7 @@ pub(super) fn import(args: &ImportArgs, program: &Program) -> Result<()> {
     };
     let mut memory = program.open(&args.name, Access::Create)?;
     let imported = memory.import(from).map_err(|e| e.in_file(&args.file))?;
-    Answer::new().line(&format!("{}: {} records added from {} sources", args.name, imported.records, imported.sources))
+    Answer::new()
+        .line(&format!("{}: {} records added from {} sources", args.name, imported.records, imported.sources))?;
+    super::index::tend(&mut memory, Build::IfOutgrown, program)
 }

@@ -39,5 +39,6 @@ pub(super) fn run(args: &MemoryRmArgs, memories: &Memories) -> Result<()> {
             .in_file(store.path())
             .help(format!("taper memory list {} prints them", args.name)));
     }
-    answer.line(&format!("removed {gone} records"))
+    answer.line(&format!("removed {gone} records"))?;
+    super::index::removed(&mut store)
 }

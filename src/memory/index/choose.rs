@@ -14,7 +14,7 @@ use crate::memory::{Hit, Vectors};
 /// Recall is that of this many hits.
 pub const K: usize = 10;
 /// Up to so many components in all, every search reads all vectors.
-const EXACT: usize = 1 << 19;
+pub const EXACT: usize = 1 << 19;
 /// Up to so many vectors, all are scanned as bytes.
 const FLAT: usize = 10_000;
 /// Vectors that are asked for, to measure recall: its standard error is about 0.003 at 0.98.
@@ -51,7 +51,7 @@ pub fn build(vectors: &dyn Vectors, target: &Target) -> Result<Index> {
     let scans = Scans::of_processor()?;
     let (dim, count) = (vectors.dim(), vectors.len());
     let none = Effort { scan: Scan::Exact, probes: 0, shortlist: 0, rerank: 0 };
-    let exact = Index { dim, count, scans, layout: None, effort: none, recall: 1.0 };
+    let exact = Index { dim, count, ids: super::ids(vectors), scans, layout: None, effort: none, recall: 1.0 };
     if target.recall >= 1.0 || dim * count <= EXACT {
         return Ok(exact);
     }

@@ -17,23 +17,23 @@ use super::pq::Quantizer;
 use super::{Effort, Index, Scan};
 use crate::backend::cpu::scans::Scans;
 use crate::error::{Error, Result};
+use crate::memory::PART;
+use crate::memory::ids::Ids;
 
 /// Changes with whatever changes the meaning of the bytes.
-const MAGIC: [u8; 8] = *b"taperIX1";
+const MAGIC: [u8; 8] = *b"taperIX2";
 /// Bytes that are hashed or converted at once.
 const BUFFER: usize = 1 << 18;
 
 impl Index {
-    /// Writes it beside `path` and renames it into place. Gives the SHA-256 of the file, in hexadecimal, which
+    /// Writes it beside `path`, under a name of one writer at a time, and renames it into place. Gives the SHA-256 of the file, in hexadecimal, which
     /// [`Index::open`] wants to see again.
     ///
     /// # Errors
     /// When the folder cannot be written to.
     pub fn save(&self, path: &Path) -> Result<String> {
         let cannot = |e| Error::io("write the memory's index", path, e);
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let part = path.with_file_name(name);
+        let part = path.with_added_extension(PART);
         let written = self.write(&part).and_then(|hash| std::fs::rename(&part, path).map(|()| hash));
         if written.is_err() {
             std::fs::remove_file(&part).ok();
@@ -55,6 +55,8 @@ impl Index {
             out.number(number)?;
         }
         out.put(&self.recall.to_le_bytes())?;
+        out.array(&self.ids.firsts)?;
+        out.array(&self.ids.rows)?;
         if let Some(layout) = &self.layout {
             out.array(&layout.lists.means)?;
             out.array(&layout.lists.starts)?;
@@ -117,9 +119,10 @@ impl Index {
         };
         let effort = Effort { scan, probes, shortlist, rerank };
         let recall = f32::from_le_bytes(input.get()?);
+        let ids = Ids { firsts: input.array()?, rows: input.array()?, len: count as u32 };
         let Ok(scans) = Scans::of_processor() else { return Ok(None) };
         let layout = if scan == Scan::Exact { None } else { Some(Layout::read(input, dim)?) };
-        Ok(Some(Self { dim, count, scans, layout, effort, recall }))
+        Ok(Some(Self { dim, count, ids, scans, layout, effort, recall }))
     }
 }
 
@@ -184,7 +187,7 @@ macro_rules! element {
     )*};
 }
 
-element!(f32, u32, u8, i8);
+element!(f32, u32, i64, u8, i8);
 
 struct Out {
     file: BufWriter<File>,

@@ -109,6 +109,25 @@ impl Layout {
         Ok(Self { lists, pq: coded, int8 })
     }
 
+    /// Zeros where the rows' vectors were.
+    pub(super) fn forget(&mut self, rows: &[u32]) {
+        for list in 0..self.lists.count() {
+            for position in self.lists.range(list) {
+                if rows.binary_search(&self.lists.rows[position]).is_err() {
+                    continue;
+                }
+                if let Some(int8) = &mut self.int8 {
+                    int8.set(position, &[]);
+                }
+                if let Some(Coded { quantizer, blocks, codes }) = &mut self.pq {
+                    let parts = quantizer.parts;
+                    let place = position - self.lists.range(list).start;
+                    pq::clear_codes(&mut codes[blocks[list] as usize * parts * 16..], parts, place);
+                }
+            }
+        }
+    }
+
     pub(super) fn memory(&self) -> usize {
         let coded = self.pq.as_ref().map_or(0, |c| c.quantizer.memory() + 4 * c.blocks.len() + c.codes.len());
         self.lists.memory() + coded + self.int8.as_ref().map_or(0, Int8::memory)

@@ -26,6 +26,7 @@ use std::fmt::Write as _;
 
 use crate::backend::cpu::scans::Scans;
 use crate::error::{Error, Result};
+use crate::memory::ids::Ids;
 use crate::memory::{Hit, Vectors};
 pub use choose::{Target, build};
 use layout::Layout;
@@ -58,6 +59,8 @@ pub(in crate::memory) fn rerank(
 pub struct Index {
     dim: usize,
     count: usize,
+    /// The records of its rows.
+    ids: Ids,
     scans: Scans,
     /// None: every search reads all vectors.
     layout: Option<Layout>,
@@ -75,7 +78,8 @@ impl Index {
         faiss::set_threads(threads);
         let scans = Scans::of_processor()?;
         let layout = Layout::build(vectors, plan, scans, threads)?;
-        Ok(Self { dim: vectors.dim(), count: vectors.len(), scans, layout: Some(layout), effort, recall: f32::NAN })
+        let (dim, count, ids) = (vectors.dim(), vectors.len(), ids(vectors));
+        Ok(Self { dim, count, ids, scans, layout: Some(layout), effort, recall: f32::NAN })
     }
 
     /// The `k` best of the vectors, scored exactly.
@@ -133,6 +137,23 @@ impl Index {
         self.count == 0
     }
 
+    /// The records that it is of, by row.
+    pub fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    /// Whether every search reads all vectors: such an index knows nothing that is worth a file.
+    pub fn is_exact(&self) -> bool {
+        self.layout.is_none()
+    }
+
+    /// Takes the vectors of rows out of it: what is left of them says nothing of what they were.
+    pub fn forget(&mut self, rows: &[u32]) {
+        if let Some(layout) = &mut self.layout {
+            layout.forget(rows);
+        }
+    }
+
     pub fn effort(&self) -> Effort {
         self.effort
     }
@@ -169,6 +190,10 @@ impl Index {
             self.count, self.effort.rerank, self.recall
         )
     }
+}
+
+fn ids(vectors: &dyn Vectors) -> Ids {
+    (0..vectors.len()).map(|row| vectors.id(row)).collect()
 }
 
 fn same_dim(dim: usize, query: &[f32]) -> Result<()> {

@@ -169,6 +169,15 @@ pub(super) fn set_codes(blocks: &mut [u8], parts: usize, i: usize, codes: &[u8])
     }
 }
 
+/// Makes the codes of one vector zeros again.
+pub(super) fn clear_codes(blocks: &mut [u8], parts: usize, i: usize) {
+    let block = &mut blocks[i / BLOCK * parts * 16..][..parts * 16];
+    let others = if i % BLOCK < 16 { 0xF0 } else { 0x0F };
+    for part in 0..parts {
+        block[part * 16 + i % 16] &= others;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rand_chacha::ChaCha8Rng;

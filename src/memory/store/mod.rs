@@ -7,6 +7,7 @@
 mod failed;
 mod read;
 mod schema;
+mod search;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +16,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 use sha2::{Digest, Sha256};
 
 pub(crate) use self::failed::Failed;
-pub use self::read::{Listed, Problem, Record, Version};
+pub use self::read::{Listed, Problem, Reader, Record, Version};
+pub use self::search::{IndexNote, Wanted};
 use crate::error::{Error, Result};
 
 /// How long one process waits for another to finish a change.

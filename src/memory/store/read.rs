@@ -142,17 +142,10 @@ impl Store {
         Ok(())
     }
 
-    /// The vector of a record; `false` when it is there no more.
-    ///
-    /// # Errors
-    /// When it is not what was written.
-    pub fn vector(&self, id: i64, vector: &mut Vec<f32>) -> Result<bool> {
-        let read = |e| self.failed.to("read", e);
-        let mut sql = self.db.prepare("SELECT id, vector, checksum FROM vectors WHERE id = ?").map_err(read)?;
-        let mut rows = sql.query([id]).map_err(read)?;
-        let Some(row) = rows.next().map_err(read)? else { return Ok(false) };
-        self.vector_of(row, vector)?;
-        Ok(true)
+    /// What reads the vectors of single records.
+    pub fn reader(&self) -> Result<Reader<'_>> {
+        let statement = self.db.prepare("SELECT id, vector, checksum FROM vectors WHERE id = ?");
+        Ok(Reader { store: self, statement: statement.map_err(|e| self.failed.to("read", e))? })
     }
 
     fn vector_of(&self, row: &rusqlite::Row, vector: &mut Vec<f32>) -> Result<i64> {
@@ -208,6 +201,26 @@ impl Store {
     ) -> Result<Vec<T>> {
         let rows = self.db.prepare(sql).and_then(|mut sql| sql.query_map(params, row)?.collect());
         rows.map_err(|e| self.failed.to("read", e))
+    }
+}
+
+/// Reads vectors by the identities of their records.
+pub struct Reader<'a> {
+    store: &'a Store,
+    statement: rusqlite::Statement<'a>,
+}
+
+impl Reader<'_> {
+    /// The vector of a record; `false` when it is there no more.
+    ///
+    /// # Errors
+    /// When it is not what was written.
+    pub fn vector(&mut self, id: i64, vector: &mut Vec<f32>) -> Result<bool> {
+        let read = |e| self.store.failed.to("read", e);
+        let mut rows = self.statement.query([id]).map_err(read)?;
+        let Some(row) = rows.next().map_err(read)? else { return Ok(false) };
+        self.store.vector_of(row, vector)?;
+        Ok(true)
     }
 }
 

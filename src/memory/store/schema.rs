@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 const APPLICATION: i32 = 0x7461_7072;
 
 /// The steps from nothing to today's tables; the file's `user_version` is how many of them it has taken.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE model (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         name TEXT NOT NULL,
@@ -41,7 +42,20 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
     CREATE TABLE removals (one INTEGER PRIMARY KEY CHECK (one = 1), count INTEGER NOT NULL) STRICT;
     INSERT INTO removals VALUES (1, 0);
-"];
+",
+    "
+    CREATE TABLE search (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        recall REAL NOT NULL,
+        memory INTEGER,
+        sha256 TEXT,
+        count INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        removals INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO search VALUES (1, 0.98, NULL, NULL, 0, 0, 0);
+",
+];
 
 /// Makes the tables of a new file, or brings those of an old one up to date.
 ///

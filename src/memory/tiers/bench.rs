@@ -40,7 +40,7 @@ impl Default for Options {
 ///
 /// # Errors
 /// When the memory is too small to say anything, vectors cannot be read, or there is no memory.
-pub fn bench(vectors: &dyn Vectors, options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
+pub fn bench(vectors: &(dyn Vectors + Sync), options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     let used = vectors.len().min(options.most);
     if used < LEAST {
         return Err(Error::usage(format!("a memory of {used} records is too small to compare tiers on"))
@@ -68,7 +68,7 @@ pub fn bench(vectors: &dyn Vectors, options: &Options, progress: &mut dyn FnMut(
 
 /// The vectors that are not held out: the first of every `stride` is.
 struct Rest<'a> {
-    vectors: &'a dyn Vectors,
+    vectors: &'a (dyn Vectors + Sync),
     used: usize,
     stride: usize,
 }

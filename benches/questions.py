@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Retrieval by 50 questions over passages of Debian's documentation, through `taper memory`.
+
+`questions/questions.jsonl` has the questions, each with the passage that answers it. The passages are the first of those of
+which passages.py printed 12,000 on 2026-11-22, drawn by a seed; left out were those that state no fact or are not English.
+Whoever wrote the questions had read the passages, and had this script say that no question shares a word with its passage that
+is in less than 1 % of all passages.
+
+    benches/passages.py 60000 | head -12000 > passages.jsonl
+    benches/questions.py passages.jsonl                          the words that questions share with their passages
+    benches/questions.py passages.jsonl --taper target/release/taper --folder DIR [--rebuild "--target-recall 0.98"]
+    venv/bin/python benches/questions.py passages.jsonl --reference all-minilm-l6-v2      sentence-transformers, exact
+
+Passages that the 12,000 of another day do not have are added to them. DIR keeps the memory for the next time.
+"""
+
+import argparse
+import collections
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+RARE = 0.01
+TOP = 3
+QUESTIONS = Path(__file__).parent / "questions" / "questions.jsonl"
+
+
+def read(path):
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def words(text):
+    return set(re.findall(r"[^\W\d_]+", text.lower()))
+
+
+def rare_words(questions, passages):
+    """How many questions share a rare word with their passage; prints them."""
+    frequency = collections.Counter(word for passage in passages for word in words(passage))
+    count = 0
+    for entry in questions:
+        shared = words(entry["question"]) & words(entry["passage"])
+        rare = sorted(word for word in shared if frequency[word] < RARE * len(passages))
+        if rare:
+            count += 1
+            print(f"{', '.join(rare)}: {entry['question']}")
+    print(f"{count} of {len(questions)} questions share a word with their passage that is in less than 1 % of the passages")
+
+
+def taper(program, folder, *args, **options):
+    environment = dict(os.environ, TAPER_DATA_DIR=str(folder))
+    return subprocess.run([program, "memory", *args], env=environment, check=True, text=True, **options)
+
+
+def fill(program, folder, passages):
+    """A memory that has each passage as a record of its own, by way of an export's lines."""
+    if (folder / "memories" / "questions.sqlite").exists():
+        return
+    lines = [{"taper_memory": 1, "model": "all-minilm-l6-v2"}]
+    for number, passage in enumerate(passages):
+        digest = hashlib.sha256(passage.encode()).hexdigest()
+        lines.append({"source": f"passage {number}", "hash": digest})
+        lines.append({"begins": 0, "ends": len(passage.encode()), "text": passage})
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    taper(program, folder, "import", "questions", input=text)
+
+
+def by_taper(program, folder, question):
+    found = taper(program, folder, "search", "questions", question, "-k", str(TOP), "--json", capture_output=True)
+    return [json.loads(line)["text"] for line in found.stdout.splitlines()]
+
+
+def by_reference(model, passages):
+    """sentence-transformers' vectors, all compared."""
+    from sentence_transformers import SentenceTransformer
+
+    embedder = SentenceTransformer(model, device="cpu")
+    vectors = embedder.encode(passages, normalize_embeddings=True, batch_size=32)
+
+    def find(question):
+        scores = vectors @ embedder.encode([question], normalize_embeddings=True)[0]
+        return [passages[at] for at in (-scores).argsort(kind="stable")[:TOP]]
+
+    return find
+
+
+def judge(name, questions, find):
+    hits = 0
+    for entry in questions:
+        found = find(entry["question"])
+        if entry["passage"] in found:
+            hits += 1
+            continue
+        print(f"missed: {entry['question']}\n  wanted: {entry['passage'][:150]}\n  first:  {found[0][:150]}")
+    print(f"{name}: {hits} of {len(questions)} passages among the first {TOP}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("passages", type=Path)
+    parser.add_argument("--taper", help="the program")
+    parser.add_argument("--folder", type=Path, help="its data folder for this")
+    parser.add_argument("--rebuild", help="flags of taper memory rebuild, to try another index")
+    parser.add_argument("--reference", help="the embedder, for sentence-transformers")
+    args = parser.parse_args()
+    questions, passages = read(QUESTIONS), read(args.passages)
+    passages += [entry["passage"] for entry in questions if entry["passage"] not in set(passages)]
+    rare_words(questions, passages)
+    if args.reference:
+        judge("sentence-transformers, exact", questions, by_reference(args.reference, passages))
+    if args.taper:
+        if not args.folder:
+            sys.exit("--taper needs --folder")
+        fill(args.taper, args.folder, passages)
+        if args.rebuild is not None:
+            taper(args.taper, args.folder, "rebuild", "questions", *args.rebuild.split())
+        judge("taper", questions, lambda question: by_taper(args.taper, args.folder, question))
+
+
+if __name__ == "__main__":
+    main()
