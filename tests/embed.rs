@@ -19,7 +19,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Texts with the vectors that sentence-transformers makes of them (tests/tools/golden_embeddings.py).
+/// Texts with the vectors that sentence-transformers makes of them (`tests/tools/golden_embeddings.py`).
 fn golden() -> Vec<(String, Vec<f32>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/embeddings");
     let texts = std::fs::read_to_string(folder.join("texts.jsonl")).unwrap();

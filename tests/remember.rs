@@ -292,9 +292,9 @@ fn records(path: &Path) -> i64 {
 fn killed_at_any_moment_nothing_that_was_kept_is_lost() {
     let user = User::new();
     for n in 0..4 {
-        let text: String =
+        let sentences: Vec<String> =
             (0..20).map(|k| format!("Sentence {k} of file {n} tells of number {}.\n\n", n * 1000 + k)).collect();
-        user.file(&format!("{n}.txt"), text);
+        user.file(&format!("{n}.txt"), sentences.concat());
     }
     let folder = user.path("files");
     let folder = folder.to_str().unwrap();

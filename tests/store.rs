@@ -275,7 +275,7 @@ fn a_file_damaged_at_random_gives_errors_and_no_wrong_records() {
     };
     for round in 0..150 {
         let mut bytes = whole.clone();
-        for _ in 0..1 + round % 20 {
+        for _ in 0..=round % 20 {
             let at = random(bytes.len());
             bytes[at] = random(256) as u8;
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Memory;
 use super::files::MOST;
+use super::hex;
 use super::ingest::BATCH;
 use super::store::{Passage, Record, Store};
 use crate::error::{Error, Result};
@@ -172,12 +173,8 @@ fn read_line(from: &mut impl BufRead, number: &mut usize) -> Result<Option<Vec<u
     Ok(Some(line))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn unhex(hex: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = hex.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
-    (digits.len() % 2 == 0 && digits.len() <= 128)
+    (digits.len().is_multiple_of(2) && digits.len() <= 128)
         .then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }

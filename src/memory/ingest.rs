@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Memory;
 use super::chunk::{self, Size, Syntax};
 use super::embed::Embedder;
+use super::hex;
 use super::store::Passage;
 use crate::error::Result;
 
@@ -96,9 +97,7 @@ impl Memory {
 
 /// A name for a text that has none: its kind, and the beginning of its hash.
 pub fn named(kind: &str, text: &str) -> String {
-    let hash = Sha256::digest(text);
-    let digits: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("{kind}:{digits}")
+    format!("{kind}:{}", hex(&Sha256::digest(text)[..6]))
 }
 
 /// Where a text is cut.

@@ -92,7 +92,7 @@ impl Memories {
         names
     }
 
-    /// Removes a memory's file, and what SQLite keeps beside it.
+    /// Removes a memory's file, and what there is beside it.
     ///
     /// # Errors
     /// When there is none, or it cannot be removed.
@@ -115,6 +115,11 @@ impl Memories {
         }
         Ok(())
     }
+}
+
+/// In hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// A passage that was found.

@@ -60,8 +60,11 @@ fn repeats(known: &Found, new: &Found) -> bool {
 }
 
 fn quotation(number: usize, passage: &Found) -> String {
-    let lines: String = passage.record.text.lines().map(|line| format!("> {}\n", visible(line))).collect();
-    format!("[{number}] {}\n{lines}\n", visible(name(&passage.record.source)))
+    let mut quotation = format!("[{number}] {}\n", visible(name(&passage.record.source)));
+    for line in passage.record.text.lines() {
+        quotation.extend(["> ", &visible(line), "\n"]);
+    }
+    quotation + "\n"
 }
 
 /// The last part of a source's path.
@@ -88,6 +91,7 @@ mod tests {
         Found { score, record: Record { id: 1, source, begins, ends: begins + text.len(), text, added } }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as a tokenizer counts, which may fail")]
     fn words(text: &str) -> Result<usize> {
         Ok(text.split_whitespace().count())
     }

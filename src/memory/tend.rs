@@ -51,7 +51,7 @@ pub fn tend(store: &mut Store, when: Build, threads: usize, building: &mut dyn F
     };
     if build {
         building(ids.len());
-        return rebuild(store, ids.into_iter().collect(), model.dim, removals, threads);
+        return rebuild(store, &ids.into_iter().collect(), model.dim, removals, threads);
     }
     let Some(note) = note.as_ref().filter(|note| note.removals != removals) else { return Ok(Tended::Nothing) };
     // A file that cannot be read is not the memory's index any more, and nobody reads it.
@@ -77,10 +77,10 @@ fn is_outgrown(note: &IndexNote, ids: &[i64], dim: usize) -> bool {
     differs > (note.count / SHARE).max(EXACT / dim)
 }
 
-fn rebuild(store: &mut Store, ids: Ids, dim: usize, removals: i64, threads: usize) -> Result<Tended> {
+fn rebuild(store: &mut Store, ids: &Ids, dim: usize, removals: i64, threads: usize) -> Result<Tended> {
     let wanted = store.wanted()?;
     let target = Target { recall: wanted.recall as f32, memory: wanted.memory, threads, queries: Vec::new() };
-    let index = build(&Stored::new(store, dim, &ids)?, &target)?;
+    let index = build(&Stored::new(store, dim, ids)?, &target)?;
     if index.is_exact() {
         store.drop_index()?;
     } else {

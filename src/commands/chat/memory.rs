@@ -113,25 +113,21 @@ impl Recall {
             log::note("There is nothing in the memory.");
         }
         for (rank, found) in (1..).zip(&found) {
-            let lines: String = found
-                .record
-                .text
-                .lines()
-                .map(|line| format!("\n    {}", crate::memory::recall::visible(line)))
-                .collect();
-            log::note(format_args!("{}{lines}", memory::headline(rank, found)));
+            let mut shown = memory::headline(rank, found);
+            for line in found.record.text.lines() {
+                shown.extend(["\n    ", &crate::memory::recall::visible(line)]);
+            }
+            log::note(shown);
         }
         Ok(())
     }
 
     pub fn forget(&mut self, id: i64) -> Result<()> {
-        match self.inner.memory.store_mut().remove(&[id])? {
-            0 => Err(memory::no_record(id)),
-            _ => {
-                log::note(format_args!("Record {id} is forgotten."));
-                self.inner.memory.tend(Build::Never, 1, &mut |_| ()).map(drop)
-            }
+        if self.inner.memory.store_mut().remove(&[id])? == 0 {
+            return Err(memory::no_record(id));
         }
+        log::note(format_args!("Record {id} is forgotten."));
+        self.inner.memory.tend(Build::Never, 1, &mut |_| ()).map(drop)
     }
 
     pub fn describe(&self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `taper memory add`.
 
+use std::fmt::Write as _;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -92,9 +93,9 @@ impl Sum {
     fn take(&mut self, added: &Added) -> Result<()> {
         self.records += added.kept.len();
         if added.kept.is_empty() {
-            self.unchanged += 1
+            self.unchanged += 1;
         } else {
-            self.sources += 1
+            self.sources += 1;
         }
         if added.stopped {
             crate::terminal::log::note(format_args!(
@@ -109,10 +110,10 @@ impl Sum {
     fn print(&self, name: &str) -> Result<()> {
         let mut line = format!("{name}: {} records added from {} sources", self.records, self.sources);
         if self.unchanged > 0 {
-            line += &format!(", {} unchanged", self.unchanged);
+            _ = write!(line, ", {} unchanged", self.unchanged);
         }
         if self.left_out > 0 {
-            line += &format!(", {} left out", self.left_out);
+            _ = write!(line, ", {} left out", self.left_out);
         }
         Answer::new().line(&line)
     }

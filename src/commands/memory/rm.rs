@@ -24,15 +24,14 @@ pub(super) fn run(args: &MemoryRmArgs, memories: &Memories) -> Result<()> {
         return answer.line(&format!("removed {}", args.name));
     }
     let mut store = memories.open(&args.name, Access::Existing)?;
-    let gone = match &args.source {
-        Some(source) => store.remove_source(source)?,
-        None => {
-            // All or nothing: a slip of the finger in one number should not cost the records of the others.
-            for id in &args.ids {
-                store.record(*id)?.ok_or_else(|| super::list::no_record(*id).in_file(store.path()))?;
-            }
-            store.remove(&args.ids)?
+    let gone = if let Some(source) = &args.source {
+        store.remove_source(source)?
+    } else {
+        // All or nothing: a slip of the finger in one number should not cost the records of the others.
+        for id in &args.ids {
+            store.record(*id)?.ok_or_else(|| super::list::no_record(*id).in_file(store.path()))?;
         }
+        store.remove(&args.ids)?
     };
     if let Some(source) = args.source.as_ref().filter(|_| gone == 0) {
         return Err(Error::runtime(format!("the memory has no source `{}`", source.escape_debug()))

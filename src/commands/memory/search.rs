@@ -56,5 +56,5 @@ pub(in crate::commands) fn headline(rank: usize, found: &Found) -> String {
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}\n")).collect()
+    text.lines().flat_map(|line| ["    ", line, "\n"]).collect()
 }

@@ -59,7 +59,7 @@ struct Limits {
 
 /// `1_Pooling/config.json`.
 #[derive(Deserialize)]
-#[expect(clippy::struct_field_names, reason = "they are the file's")]
+#[expect(clippy::struct_excessive_bools, reason = "they are the file's")]
 struct PoolingFile {
     #[serde(default)]
     pooling_mode_mean_tokens: bool,
@@ -220,7 +220,9 @@ fn normalized(mut vector: Vec<f32>, model: &str) -> Result<Vec<f32>> {
         return Err(Error::model(format!("{model} makes no vector of a text: its length is {norm}"))
             .help("its weights are damaged: fetch the model again"));
     }
-    vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    for x in &mut vector {
+        *x = (f64::from(*x) / norm) as f32;
+    }
     Ok(vector)
 }
 

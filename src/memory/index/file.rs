@@ -17,8 +17,8 @@ use super::pq::Quantizer;
 use super::{Effort, Index, Scan};
 use crate::backend::cpu::scans::Scans;
 use crate::error::{Error, Result};
-use crate::memory::PART;
 use crate::memory::ids::Ids;
+use crate::memory::{PART, hex};
 
 /// Changes with whatever changes the meaning of the bytes.
 const MAGIC: [u8; 8] = *b"taperIX2";
@@ -76,7 +76,7 @@ impl Index {
         }
         out.file.flush()?;
         out.file.get_ref().sync_all()?;
-        Ok(hex(out.hash))
+        Ok(hex(&out.hash.finalize()))
     }
 
     /// Reads what [`Index::save`] wrote: `sha256` is what that gave, `count` and `dim` are those of the memory.
@@ -149,16 +149,12 @@ impl Layout {
     }
 }
 
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
 fn hash(file: &mut File) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; BUFFER];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hex(hash)),
+            0 => return Ok(hex(&hash.finalize())),
             n => hash.update(&buffer[..n]),
         }
     }

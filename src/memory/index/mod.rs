@@ -8,7 +8,7 @@
 //! reaches a recall, and takes the fastest.
 //!
 //! FAISS clusters, assigns, learns rotations and is the yardstick ([`faiss`]); what a search runs through is ours
-//! ([`crate::backend::cpu::scans`]), and so is the file ([`file`]).
+//! ([`crate::backend::cpu::scans`]), and so is the file ([`mod@file`]).
 
 pub mod choose;
 pub mod faiss;

@@ -1,4 +1,4 @@
-//! SQLite's failures in the user's terms.
+//! The database's failures in the user's terms.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The truth of a memory: texts, where they come from, and their vectors, in one SQLite file.
+//! The truth of a memory: texts, where they come from, and their vectors, in one file of `SQLite`'s.
 //!
 //! What is told to be kept is on the disk: a change is one transaction of a write-ahead log that is synced before it returns, so
 //! neither a killed process nor a power cut loses it, and two processes may change one memory, each waiting for the other.
@@ -9,6 +9,7 @@ mod read;
 mod schema;
 mod search;
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -336,7 +337,7 @@ fn set_up(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "cell_size_check", true)
 }
 
-/// The write-ahead log that SQLite keeps beside a file.
+/// The write-ahead log beside a file.
 fn log_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
@@ -349,7 +350,7 @@ fn escaped(path: &Path) -> String {
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
-            other => uri += &format!("%{other:02X}"),
+            other => _ = write!(uri, "%{other:02X}"), // a String takes everything
         }
     }
     uri

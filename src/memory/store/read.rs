@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Store, checksum, digest, is_unit, numbers};
 use crate::error::{Error, Result};
+use crate::memory::hex;
 
 /// A passage that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,8 +168,10 @@ impl Store {
         let mut digests: Vec<Vec<u8>> = self.rows("SELECT digest FROM records", [], |row| row.get(0))?;
         digests.sort_unstable();
         let mut hash = Sha256::new_with_prefix(b"taper memory 1\n");
-        digests.iter().for_each(|digest| hash.update(digest));
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        for digest in &digests {
+            hash.update(digest);
+        }
+        Ok(hex(&hash.finalize()))
     }
 
     /// Compares every record with its digest, and every vector with its checksum; hands over what differs, and how many records

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction};
 use super::Failed;
 use crate::error::{Error, Result};
 
-/// What SQLite's header says of whose file it is: "tapr".
+/// What the file's header says of whose file it is: "tapr".
 const APPLICATION: i32 = 0x7461_7072;
 
 /// The steps from nothing to today's tables; the file's `user_version` is how many of them it has taken.

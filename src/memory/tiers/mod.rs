@@ -4,7 +4,7 @@
 //! Experiments, not what a memory is searched with: random features (RFF, SORF, Nyström) stand for the inner product in
 //! the space of a Gaussian kernel, which orders unit vectors as their own inner product does, but with more numbers
 //! than the vectors have and with noise of their own. [`bench()`] puts them beside int8 and product quantization of the
-//! vectors themselves, and beside exact FAISS and the index that [`index::build`] chooses.
+//! vectors themselves, and beside exact FAISS and the index that [`super::index::build`] chooses.
 
 mod bench;
 mod features;
