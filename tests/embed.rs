@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use half::f16;
-use taper::memory::embed::Embedder;
+use taper::memory::embed::{Compute, Embedder};
 use taper::registry::resolve;
 
 fn embedder() -> Embedder {
@@ -32,15 +32,23 @@ fn golden() -> Vec<(String, Vec<f32>)> {
 
 #[test]
 fn vectors_are_those_of_sentence_transformers() {
-    let (embedder, golden) = (embedder(), golden());
-    assert_eq!((golden.len(), embedder.dim()), (200, 384));
+    let golden = golden();
     let texts: Vec<&str> = golden.iter().map(|(text, _)| text.as_str()).collect();
-    let got = embedder.embed(&texts).unwrap();
-    for ((text, expected), got) in golden.iter().zip(&got) {
-        let cosine = cosine(expected, got);
-        assert!(cosine > 1.0 - 1e-4, "{cosine} for {text:?}");
-        let length: f32 = got.iter().map(|x| x * x).sum();
-        assert!((length - 1.0).abs() < 1e-5, "{length}");
+    for (compute, most) in [(Compute::Single, 1e-6), (Compute::Int8, 1.5e-3), (Compute::Reference, 1e-6)] {
+        let files = resolve::at_path(&common::embedder()).unwrap();
+        let embedder = Embedder::open_for(&files, compute).unwrap();
+        assert_eq!((golden.len(), embedder.dim()), (200, 384));
+        let got = embedder.embed(&texts).unwrap();
+        let mut worst = (0.0, "");
+        for ((text, expected), got) in golden.iter().zip(&got) {
+            let differs = 1.0 - cosine(expected, got);
+            if differs > worst.0 {
+                worst = (differs, text);
+            }
+            let length: f32 = got.iter().map(|x| x * x).sum();
+            assert!((length - 1.0).abs() < 1e-5, "{length}");
+        }
+        assert!(worst.0 < most, "{compute:?}: 1 − cosine is {:e} for {:?}", worst.0, worst.1);
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -228,6 +229,15 @@ fn said(command: &mut Command) -> String {
     said
 }
 
+#[test]
+fn help_is_as_reviewed() {
+    for name in ["memory", "memory add", "memory search", "memory rebuild", "memory bench", "embed"] {
+        let words: Vec<&str> = name.split(' ').chain(["--help"]).collect();
+        let help = succeeded(taper().args(words).env("COLUMNS", "100"));
+        insta::assert_snapshot!(format!("help_{}", name.replace(' ', "_")), help);
+    }
+}
+
 /// A memory of so many records whose vectors mean nothing.
 fn filled(user: &User, name: &str, records: usize) {
     let model = Embedder::open(&at_path(&common::embedder()).unwrap()).unwrap().model().unwrap();
@@ -254,6 +264,7 @@ fn a_larger_memory_gets_an_index_which_is_made_anew_when_it_is_damaged() {
     let search = &["memory", "search", "m", "when were the tomatoes planted?", "-k", "1"];
     assert!(user.memory(&search[1..]).contains("The tomatoes were sown"));
     let index = user.store("m").with_extension("index");
+    assert_eq!(std::fs::metadata(&index).unwrap().permissions().mode() & 0o777, 0o600);
     std::fs::write(&index, "not an index").unwrap();
     let again = said(&mut user.taper(search));
     assert!(

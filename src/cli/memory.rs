@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::memory::embed::DEFAULT_EMBEDDER;
+use crate::memory::embed::{Compute, DEFAULT_EMBEDDER};
 
 const MEMORY: &str = "Keep texts, and find passages of them by meaning
 
@@ -26,6 +26,9 @@ pub struct RecallArgs {
     /// all-minilm-l6-v2]
     #[arg(long, value_name = "NAME|PATH", hide_env_values = true, env = "TAPER_EMBEDDER")]
     pub embedder: Option<String>,
+    /// How the embedder computes
+    #[arg(long, value_name = "TYPE", hide_env_values = true, env = "TAPER_EMBEDDER_TYPE", value_enum, default_value_t)]
+    pub embedder_type: Compute,
     /// Remember the conversation too, one record a turn
     #[arg(long, requires = "memory", hide_env_values = true, env = "TAPER_MEMORY_TURNS", value_parser = FalseyValueParser::new())]
     pub memory_turns: bool,
@@ -69,6 +72,9 @@ pub struct EmbedderArgs {
     /// all-minilm-l6-v2]
     #[arg(long, value_name = "NAME|PATH", hide_env_values = true, env = "TAPER_EMBEDDER")]
     pub embedder: Option<String>,
+    /// How the embedder computes
+    #[arg(long, value_name = "TYPE", hide_env_values = true, env = "TAPER_EMBEDDER_TYPE", value_enum, default_value_t)]
+    pub embedder_type: Compute,
     /// Threads that compute [default: one for each core]
     #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,

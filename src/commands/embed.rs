@@ -19,7 +19,8 @@ pub(super) fn run(args: &EmbedArgs) -> Result<()> {
         (None, None) => return Err(Error::usage("there is no text")), // clap has refused it
     };
     let texts: Vec<&str> = if args.file.is_some() { given.lines().collect() } else { vec![&given] };
-    let embedder = load(args.embedder.name(None), args.embedder.offline, program.progress)?;
+    let embedder =
+        load(args.embedder.name(None), args.embedder.embedder_type, args.embedder.offline, program.progress)?;
     let mut out = std::io::stdout().lock();
     let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(Error::output);
     if args.output == VectorFormat::Npy {

@@ -18,6 +18,7 @@ mod avx512;
 #[doc(hidden)]
 pub mod bench;
 mod embedding;
+pub mod encoder;
 mod kernels;
 mod load;
 mod matmul;

@@ -20,7 +20,7 @@ use crate::backend::candle;
 use crate::cli::{EmbedderArgs, MemoryArgs, MemoryCommand, RecallArgs};
 use crate::config::{self, Dirs};
 use crate::error::Result;
-use crate::memory::embed::Embedder;
+use crate::memory::embed::{Compute, Embedder};
 use crate::memory::store::Access;
 use crate::memory::{Memories, Memory};
 use crate::registry::{self, Fetch, ModelKind};
@@ -70,7 +70,12 @@ impl Program {
     fn open(&self, name: &str, access: Access) -> Result<Memory> {
         let store = self.memories.open(name, access)?;
         let model = store.model()?.map(|model| model.name);
-        let embedder = load(self.embedder.name(model.as_deref()), self.embedder.offline, self.progress)?;
+        let embedder = load(
+            self.embedder.name(model.as_deref()),
+            self.embedder.embedder_type,
+            self.embedder.offline,
+            self.progress,
+        )?;
         Memory::new(store, Arc::new(embedder))
     }
 
@@ -82,13 +87,13 @@ impl Program {
 }
 
 /// The embedder of that name, fetched if it is absent.
-pub(super) fn load(name: &str, offline: bool, progress: Mode) -> Result<Embedder> {
+pub(super) fn load(name: &str, compute: Compute, offline: bool, progress: Mode) -> Result<Embedder> {
     let dirs = Dirs::from_env(config::process_env);
     let mut fetch = Fetch::from_env(config::process_env);
     fetch.offline |= offline;
     fetch.progress = progress;
     fetch.kind = ModelKind::Embedder;
-    Embedder::open(&registry::resolve(name, &dirs, &fetch)?)
+    Embedder::open_for(&registry::resolve(name, &dirs, &fetch)?, compute)
 }
 
 /// The memory that a chat names, made if there is none of that name; with its embedder.
@@ -96,6 +101,6 @@ pub(super) fn open(name: &str, args: &RecallArgs, offline: bool, progress: Mode)
     let memories = Memories::new(Dirs::from_env(config::process_env).data()?);
     let store = memories.open(name, Access::Create)?;
     let model = store.model()?.map(|model| model.name);
-    let embedder = load(args.embedder(model.as_deref()), offline, progress)?;
+    let embedder = load(args.embedder(model.as_deref()), args.embedder_type, offline, progress)?;
     Memory::new(store, Arc::new(embedder))
 }

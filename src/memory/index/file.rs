@@ -42,7 +42,11 @@ impl Index {
     }
 
     fn write(&self, path: &Path) -> std::io::Result<String> {
-        let file = File::create(path)?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600); // as the memory's file
+        let file = options.open(path)?;
         let mut out = Out { file: BufWriter::with_capacity(BUFFER, file), hash: Sha256::new() };
         out.put(&MAGIC)?;
         let scan = match self.effort.scan {
