@@ -35,12 +35,15 @@ fn vectors_are_those_of_sentence_transformers() {
     let golden = golden();
     let texts: Vec<&str> = golden.iter().map(|(text, _)| text.as_str()).collect();
     for (compute, most) in [(Compute::Single, 1e-6), (Compute::Int8, 1.5e-3), (Compute::Reference, 1e-6)] {
+        // candle takes its time in this profile.
+        let step = if compute == Compute::Reference { 5 } else { 1 };
         let files = resolve::at_path(&common::embedder()).unwrap();
         let embedder = Embedder::open_for(&files, compute).unwrap();
         assert_eq!((golden.len(), embedder.dim()), (200, 384));
-        let got = embedder.embed(&texts).unwrap();
+        let some: Vec<&str> = texts.iter().copied().step_by(step).collect();
+        let got = embedder.embed(&some).unwrap();
         let mut worst = (0.0, "");
-        for ((text, expected), got) in golden.iter().zip(&got) {
+        for ((text, expected), got) in golden.iter().step_by(step).zip(&got) {
             let differs = 1.0 - cosine(expected, got);
             if differs > worst.0 {
                 worst = (differs, text);

@@ -209,14 +209,14 @@ unsafe fn gelu<S: Simd>(x: *mut f32, n: usize) {
     for i in (0..n).step_by(LANES) {
         let v = S::load(x.add(i));
         let size = S::abs(v);
-        let z = S::mul(size, S::splat(std::f32::consts::FRAC_1_SQRT_2));
-        let t = S::div(S::splat(1.0), S::fma(z, S::splat(0.327_591_1), S::splat(1.0)));
-        let mut p = S::splat(1.061_405_4);
+        let scaled = S::mul(size, S::splat(std::f32::consts::FRAC_1_SQRT_2));
+        let t = S::div(S::splat(1.0), S::fma(scaled, S::splat(0.327_591_1), S::splat(1.0)));
+        let mut series = S::splat(1.061_405_4);
         for c in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
-            p = S::fma(p, t, S::splat(c));
+            series = S::fma(series, t, S::splat(c));
         }
-        let e = S::exp(S::sub(S::zero(), S::mul(z, z)));
-        let erf = S::sub(S::splat(1.0), S::mul(S::mul(p, t), e));
+        let bell = S::exp(S::sub(S::zero(), S::mul(scaled, scaled)));
+        let erf = S::sub(S::splat(1.0), S::mul(S::mul(series, t), bell));
         S::store(x.add(i), S::mul(S::splat(0.5), S::fma(size, erf, v)));
     }
 }
@@ -473,7 +473,7 @@ mod tests {
         // By Python's math.erf.
         let (x, y) = (
             [-3.0, -1.0, -0.5, 0.0, 0.25, 1.0, 2.0, 5.0],
-            [-0.00404951, -0.15865525, -0.15426877, 0.0, 0.14967658, 0.84134475, 1.95449974, 4.99999857],
+            [-0.00404951, -0.15865525, -0.15426877, 0.0, 0.14967658, 0.841_344_7, 1.954_499_7, 4.999_998_6],
         );
         for ops in sets() {
             let mut got = x.repeat(2);
