@@ -328,7 +328,8 @@ fn killed_at_any_moment_nothing_that_was_kept_is_lost() {
         }
         if kept > 1 && round % 5 == 4 {
             // What rm has told to be gone is gone, and what it has not told of is whole.
-            let id = user.lines(&["list", "m", "--json"])[0]["first"].to_string();
+            let sources = user.lines(&["list", "m", "--json"]);
+            let id = sources.iter().find_map(|source| source["first"].as_i64()).unwrap().to_string(); // one may be begun only
             user.memory(&["rm", "m", &id]);
             kept -= 1;
             assert_eq!(records(&user.store("m")), kept);
