@@ -14,7 +14,7 @@ mod prefill;
 use common::nmse;
 use common::runner::{Pool, Running, step, with_batch};
 use common::tiny::{self, Random};
-use emulator::{Host, function, kernels};
+use emulator::{Host, alone, function, kernels};
 use taper::backend::candle::{self, Candle};
 use taper::backend::cuda::layout::{Planes, matrix_bytes};
 use taper::backend::cuda::{self, Cuda, Gpu, Nvidia, Options, probe};
@@ -305,6 +305,7 @@ fn sums_of_groups_are_the_integers_of_the_scalar_reference() {
         let integers = function::<Integers>(library, &format!("taper_host_integers_{format:?}"));
         for (r, numbers) in numbers.iter().enumerate() {
             let mut got = vec![0; k / GROUP];
+            let _alone = alone();
             // SAFETY: the matrix is as it says, the others are k codes and k / 32 sums.
             unsafe { integers(&raw const matrix, r as i32, codes.as_ptr(), sums.as_ptr(), got.as_mut_ptr()) };
             let expected = numbers.chunks(GROUP).zip(codes.chunks(GROUP));

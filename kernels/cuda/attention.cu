@@ -2,7 +2,7 @@
 // head, so that keys and values are read once for them.
 //
 // Few rows: a block a chunk, and `attend_join` joins the chunks. Many rows: a block goes through all chunks of its row. Both
-// join in the same order with the same arithmetic, so they give the same bits. Not yet timed on a GPU.
+// join in the same order with the same arithmetic, so they give the same bits.
 #include "quantize.cuh"
 #include "softmax.cuh"
 

@@ -58,6 +58,19 @@ DEVICE T fresh(const T* from) {
 #endif
 }
 
+// The same of a struct that is as large as `As`, which the GPU has a load for.
+template <class As, class T>
+DEVICE T fresh_as(const T* from) {
+    static_assert(sizeof(As) == sizeof(T), "one load");
+    union Both {
+        As as;
+        T t;
+        DEVICE_MEMBER Both() {}
+    } both;
+    both.as = fresh(reinterpret_cast<const As*>(from));
+    return both.t;
+}
+
 DEVICE int lane_id() { return threadIdx.x % WARP; }
 DEVICE int warp_id() { return threadIdx.x / WARP; }
 
@@ -130,6 +143,17 @@ DEVICE float warp_max(float x) {
 
 // The largest of a warp's magnitudes: without their signs, numbers are in the order of their bits.
 DEVICE float warp_largest(float x) { return __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(fabsf(x)))); }
+
+// What lanes of a warp wrote before it, all of them see behind it.
+DEVICE void meet_in_warp() {
+#ifdef __CUDACC__
+    __syncwarp();
+#else
+    host::meet_warp();
+#endif
+}
+
+DEVICE bool any_of_warp(bool x) { return __any_sync(~0u, x); }
 
 // The sum over a block of THREADS, the same in every thread. `room` is WARPS numbers that nobody else uses.
 DEVICE float block_sum(float x, float* room) {

@@ -1,14 +1,22 @@
-// Attention for few rows over keys and values in f16: a block goes through 128 positions for all query heads that share a key
-// head, so that keys and values are read once for them. The last block of a row and key head to be done joins the chunks, in the
-// order of positions, and quantizes the result.
+// Attention for few rows over keys and values in f16, on tensor cores: a block goes through 128 positions, a warp 16 of them, for the
+// up to 8 query heads that share a key head. The last block of a row and key head to be done joins the chunks.
 //
-// Sizes of heads and groups that are not compiled here take the kernels of attention.cu.
-#include "quantize.cuh"
+// Rows 0 to 7 of a tensor core's left factor are the heads, rows 8 to 15 what rounding them to f16 left, for queries and for weights of
+// values alike: so sums are as good as those of f32. Numbers of heads and positions are dealt out to lanes in the order in which
+// 16 bytes of memory have them, the same in both factors, so that nothing has to be moved between lanes or through shared memory.
+//
+// What earlier steps left is read before the kernel in front has ended. Sizes of heads and groups that are not compiled here take
+// the kernels of attention.cu.
+#include "mma.cuh"
 #include "softmax.cuh"
 
-// Positions of a chunk.
-constexpr int SPAN = 128;
-static_assert(THREADS == 2 * SPAN, "two threads score a position");
+namespace few {
+
+// Positions of a chunk, and of a warp.
+constexpr int SPAN = 128, STRIP = 16;
+static_assert(SPAN == STRIP * WARPS && PAGE % STRIP == 0, "a warp's positions are of one page");
+constexpr int MOST_HEADS = 8;
+constexpr float LOG2_E = 1.4426950408889634f;
 
 struct DecodeArgs {
     const float* query;    // (rows, heads, D)
@@ -18,10 +26,10 @@ struct DecodeArgs {
     const int* tables;     // Block tables, one behind the other.
     const int* table;      // (rows): where the row's begins.
     const int* positions;  // (rows)
-    float* partials;       // (rows, heads, chunks, D + 2): numbers, top, total.
+    const int* known;      // (rows): positions of which earlier steps wrote keys and values.
+    float* partials;       // (rows, kv_heads, chunks, heads of a key head, D), then (rows, heads, chunks): top and total.
     uint32_t* counters;    // (rows, kv_heads): zero.
     float* out;            // (rows, heads, D)
-    Activations to;        // The same, quantized.
     float scale;
     int heads;
     int kv_heads;
@@ -30,193 +38,286 @@ struct DecodeArgs {
     int pad;
 };
 
-// f16 numbers 2i and 2i + 1 of a word.
-DEVICE float2 two_halves(uint32_t w) {
-#ifdef __CUDACC__
-    return __half22float2(*reinterpret_cast<const half2*>(&w));
-#else
-    return make_float2(half_bits(w & 0xFFFF), half_bits(w >> 16));
-#endif
-}
+// What a block is for: row, key head, chunk, and the positions that the row sees.
+struct Task {
+    int row, kv, chunk, count, begin, end;
 
-// What a block shares. Halves of a query lie a bit more apart, so that two threads with one position each read other banks.
-template <int D, int H>
-struct DecodeRoom {
-    float query[H][2][D / 2 + 4];
-    float scores[H][SPAN];  // then probabilities
-    float sums[WARPS][H][D];
-    Softmax softmax[H];
+    DEVICE_MEMBER bool sees(int position) const { return position >= begin && position < end; }
 };
 
-// Scores of this thread's half of a position; both of a pair have the whole.
-template <int D, int H>
-DEVICE void score(const DecodeArgs& a, const DecodeRoom<D, H>& room, const uint4 (&key)[D / 16], float (&scores)[H]) {
-    int half = threadIdx.x % 2;
+// A warp's keys and values, as its lanes' fragments have them.
+template <int D>
+struct Strip {
+    uint4 keys[2][D / 32];    // Positions g and 8 + g: numbers 32c + 8t, ….
+    uint4 values[4][D / 64];  // Positions 2t, 2t + 1, 2t + 8, 2t + 9: numbers 64c + 8g, ….
+};
+
+DEVICE int value_position(int i) { return 2 * (lane_id() % 4) + i % 2 + i / 2 * 8; }
+
+// Reads what is seen of positions least..most, `first` being the warp's.
+template <int D>
+DEVICE void load(const DecodeArgs& a, const Task& task, int page, int first, int least, int most, Strip<D>& s) {
+    constexpr int LINE = D / 8;  // in 16 bytes
+    int g = lane_id() / 4, t = lane_id() % 4;
+    auto line = [&](int block, int position) {
+        int64_t at = page * a.page + a.layer + (int64_t(block) * PAGE + position % PAGE) * D;
+        return reinterpret_cast<const uint4*>(a.cache + 2 * at);
+    };
+    const uint4 *keys = line(task.kv, first + g) + t, *values = line(a.kv_heads + task.kv, first + 2 * t) + g;
+    least = max(least, task.begin) - first, most = min(most, task.end) - first;
 #pragma unroll
-    for (int j = 0; j < H; j++) scores[j] = 0.0f;
+    for (int i = 0; i < 2; i++)
+        if (8 * i + g >= least && 8 * i + g < most)
+#pragma unroll
+            for (int c = 0; c < D / 32; c++) s.keys[i][c] = fresh(keys + 8 * i * LINE + 4 * c);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (value_position(i) >= least && value_position(i) < most)
+#pragma unroll
+            for (int c = 0; c < D / 64; c++) s.values[i][c] = fresh(values + (i % 2 + i / 2 * 8) * LINE + 8 * c);
+}
+
+DEVICE uint32_t halves(float x, float y) { return uint32_t(to_half(x)) | uint32_t(to_half(y)) << 16; }
+
+// Two numbers in f16, and what that left of them.
+DEVICE void two_pieces(float x, float y, uint32_t& high, uint32_t& low) {
+    high = halves(x, y);
+    low = halves(x - half_bits(uint16_t(high)), y - half_bits(uint16_t(high >> 16)));
+}
+
+// Head g's numbers 32c + 8t, … times the scale of scores; beyond the range of f16 they are cut.
+template <int D>
+DEVICE void load_query(const DecodeArgs& a, const Task& task, uint32_t (&q)[D / 16][4]) {
+    int g = lane_id() / 4, t = lane_id() % 4;
+    const float* from = a.query + (int64_t(task.row) * a.heads + task.kv * task.count + min(g, task.count - 1)) * D + 8 * t;
+    float scale = a.scale * LOG2_E;
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
-        float2 k[4] = {two_halves(key[i].x), two_halves(key[i].y), two_halves(key[i].z), two_halves(key[i].w)};
+        float4 four = fresh(reinterpret_cast<const float4*>(from + i / 2 * 32 + i % 2 * 4));
+        float x[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
-        for (int j = 0; j < H; j++) {
-            const float4* q = reinterpret_cast<const float4*>(&room.query[j][half][8 * i]);
-            float4 q0 = q[0], q1 = q[1];
-            float s = scores[j];
-            s = fmaf(q0.x, k[0].x, s), s = fmaf(q0.y, k[0].y, s), s = fmaf(q0.z, k[1].x, s), s = fmaf(q0.w, k[1].y, s);
-            s = fmaf(q1.x, k[2].x, s), s = fmaf(q1.y, k[2].y, s), s = fmaf(q1.z, k[3].x, s), s = fmaf(q1.w, k[3].y, s);
-            scores[j] = s;
-        }
-    }
-#pragma unroll
-    for (int j = 0; j < H; j++) scores[j] = (scores[j] + __shfl_xor_sync(~0u, scores[j], 1)) * a.scale;
-}
-
-// The chunks from..end of a row and key head become one answer, which is quantized. Weights of chunks are worked out SPAN at a time.
-template <int D, int H>
-DEVICE void join_chunks(const DecodeArgs& a, DecodeRoom<D, H>& room, int row, int first, int count, int from, int end) {
-    auto partial = [&](int j, int c) { return a.partials + ((int64_t(row) * a.heads + first + j) * a.chunks + c) * (D + 2); };
-    for (int j = warp_id(); j < count; j += WARPS) {
-        float top = -INFINITY, total = 0.0f;
-        for (int c = from + lane_id(); c < end; c += WARP) top = fmaxf(top, fresh(partial(j, c) + D));
-        top = warp_max(top);
-        for (int c = from + lane_id(); c < end; c += WARP)
-            total = fmaf(fresh(partial(j, c) + D + 1), expf(fresh(partial(j, c) + D) - top), total);
-        total = warp_sum(total);
-        if (lane_id() == 0) room.softmax[j] = {top, total};
-    }
-    constexpr int EACH = (H * D + THREADS - 1) / THREADS;
-    float sums[EACH];
-#pragma unroll
-    for (int k = 0; k < EACH; k++) sums[k] = 0.0f;
-    for (int tile = from; tile < end; tile += SPAN) {
-        int n = min(SPAN, end - tile);
-        __syncthreads();
-        for (int i = threadIdx.x; i < count * n; i += THREADS) {
-            int j = i / n, c = i % n;
-            room.scores[j][c] = expf(fresh(partial(j, tile + c) + D) - room.softmax[j].top);
-        }
-        __syncthreads();
-#pragma unroll
-        for (int k = 0; k < EACH; k++) {
-            int i = k * THREADS + threadIdx.x, j = i / D;
-            if (i >= count * D) break;
-#pragma unroll 8
-            for (int c = 0; c < n; c++) sums[k] = fmaf(fresh(partial(j, tile + c) + i % D), room.scores[j][c], sums[k]);
-        }
-    }
-#pragma unroll
-    for (int k = 0; k < EACH; k++) {
-        int i = k * THREADS + threadIdx.x, j = i / D;
-        if (i >= count * D) break;
-        float x = sums[k] / room.softmax[j].total;
-        a.out[(int64_t(row) * a.heads + first) * D + i] = x;
-        put_group(a.to, row, (first * D + i) / GROUP, x, INFINITY);
+        for (int j = 0; j < 4; j++) x[j] = fminf(fmaxf(x[j] * scale, -65504.0f), 65504.0f);
+        two_pieces(x[0], x[1], q[i][0], q[i][1]);
+        two_pieces(x[2], x[3], q[i][2], q[i][3]);
     }
 }
 
-template <int D, int H>
-DEVICE void decode(const DecodeArgs& a) {
-    static_assert(D % GROUP == 0, "a warp of join_chunks has one group");
-    __shared__ __align__(16) DecodeRoom<D, H> room;
-    let_next_begin();
-    wait_for_previous();
-    int row = blockIdx.z, kv = blockIdx.y, chunk = blockIdx.x, count = a.heads / a.kv_heads;
-    int end = fresh(a.positions + row) + 1, begin = max(0, end - a.window);
-    int from = max(begin, chunk * SPAN), n = min(end, (chunk + 1) * SPAN) - from;
-    if (n <= 0) return;
-    // Everything that is read from far is asked for first. A chunk is a few pages; the last is taken for those behind it.
-    constexpr int PAGES = SPAN / PAGE;
-    const int* table = a.tables + fresh(a.table + row) + chunk * PAGES;
-    int pages[PAGES];
+// Scores of head g with positions 2t, 2t + 1, 8 + 2t and 9 + 2t.
+template <int D>
+DEVICE void score(const uint32_t (&q)[D / 16][4], const Strip<D>& s, float (&scores)[4]) {
 #pragma unroll
-    for (int i = 0; i < PAGES; i++) pages[i] = fresh(table + min(i, (end - 1) / PAGE - chunk * PAGES));
-    // Where the key (or value) of a position begins.
-    auto place = [&](int block, int position) {
-        int i = position / PAGE % PAGES, id = pages[0];
+    for (int i = 0; i < 2; i++) {
+        float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
-        for (int j = 1; j < PAGES; j++) id = i == j ? pages[j] : id;
-        return a.cache + 2 * (id * a.page + a.layer + (int64_t(block) * PAGE + position % PAGE) * D);
+        for (int c = 0; c < D / 32; c++) {
+            mma_f16(d, q[2 * c], s.keys[i][c].x, s.keys[i][c].y);
+            mma_f16(d, q[2 * c + 1], s.keys[i][c].z, s.keys[i][c].w);
+        }
+        scores[2 * i] = d[0] + d[2];
+        scores[2 * i + 1] = d[1] + d[3];
+    }
+}
+
+// Of the four lanes that have a head: scores become 2^(score - top).
+DEVICE Softmax exponentials_of_four(float (&scores)[4]) {
+    float top = fmaxf(fmaxf(scores[0], scores[1]), fmaxf(scores[2], scores[3]));
+    top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+    top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+    // Nothing seen: all exponentials are to be 0, not the difference of infinities.
+    float from = top == -INFINITY ? 0.0f : top, total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        scores[i] = exp2f(scores[i] - from);
+        total += scores[i];
+    }
+    total += __shfl_xor_sync(~0u, total, 1);
+    total += __shfl_xor_sync(~0u, total, 2);
+    return {top, total};
+}
+
+// Head g's numbers 64c + 16t + j in sums[c][j], those 8 behind them in sums[c][8 + j].
+template <int D>
+DEVICE void add_values(const float (&weights)[4], const Strip<D>& s, float (&sums)[D / 64][16]) {
+    uint32_t w[4];
+    two_pieces(weights[0], weights[1], w[0], w[1]);
+    two_pieces(weights[2], weights[3], w[2], w[3]);
+#pragma unroll
+    for (int c = 0; c < D / 64; c++)
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            auto word = [&](int i) {
+                const uint4& v = s.values[i][c];
+                return j < 2 ? v.x : j < 4 ? v.y : j < 6 ? v.z : v.w;
+            };
+            uint32_t half = j % 2 ? 0x7632 : 0x5410;
+            float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+            mma_f16(d, w, __byte_perm(word(0), word(1), half), __byte_perm(word(2), word(3), half));
+            sums[c][j] = d[0] + d[2];
+            sums[c][8 + j] = d[1] + d[3];
+        }
+}
+
+// Chunks whose weights are worked out at a time.
+constexpr int LOT = 128;
+
+// What a block shares: what its warps found, then what joins chunks.
+template <int D>
+struct Room {
+    static constexpr int STRIDE = D + 16;
+    float sums[WARPS][MOST_HEADS][STRIDE];
+    Softmax softmax[WARPS][MOST_HEADS];
+    float weights[MOST_HEADS][LOT];
+    float totals[MOST_HEADS];
+
+    // Where number d of a head is: so that lanes write 16 bytes each to different banks.
+    DEVICE_MEMBER static int at(int d) { return d / 64 * 64 + (d % 16 / 4 * 4 + d % 64 / 16) * 4 + d % 4; }
+};
+
+// Four neighbouring numbers, and what they are multiplied with.
+DEVICE void add(float4& sum, float4 x, float weight) {
+    sum.x = fmaf(x.x, weight, sum.x), sum.y = fmaf(x.y, weight, sum.y);
+    sum.z = fmaf(x.z, weight, sum.z), sum.w = fmaf(x.w, weight, sum.w);
+}
+
+DEVICE float4 times(float4 x, float by) {
+    x.x *= by, x.y *= by, x.z *= by, x.w *= by;
+    return x;
+}
+
+// Chunks from..end of a row and key head become one answer; see `DecodeArgs` for where they are. A thread has four numbers of every
+// so-manieth chunk, the first of which are asked for before the weights are known.
+template <int D>
+DEVICE void join_chunks(const DecodeArgs& a, const Task& task, Room<D>& room, int from, int end) {
+    constexpr int AT_ONCE = 18;
+    int units = task.count * D / 4, slices = THREADS / units, unit = threadIdx.x % units, slice = threadIdx.x / units;
+    int64_t head = int64_t(task.row) * a.heads + task.kv * task.count;
+    const float4* numbers = reinterpret_cast<const float4*>(a.partials) + head * a.chunks * (D / 4) + unit;
+    const float2* softmax =
+        reinterpret_cast<const float2*>(a.partials + int64_t(gridDim.z) * a.heads * a.chunks * D) + head * a.chunks;
+    float4 some[AT_ONCE];
+    auto ask = [&](int first, int until) {
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int c = first + i * slices;
+            if (slice < slices && c < until) some[i] = fresh(numbers + int64_t(c) * units);
+        }
     };
-    constexpr int LINES = SPAN / WARPS, PAIRS = D / WARP / 2;
-    int mine = threadIdx.x / 2;
-    uint4 key[D / 16];
-    const uint4* keys = reinterpret_cast<const uint4*>(place(kv, from + min(mine, n - 1))) + threadIdx.x % 2 * (D / 16);
-#pragma unroll
-    for (int i = 0; i < D / 16; i++) key[i] = fresh(keys + i);
-    uint32_t values[LINES][PAIRS];
-#pragma unroll
-    for (int i = 0; i < LINES; i++) {
-        int p = min(warp_id() + i * WARPS, n - 1);
-        const uint32_t* line = reinterpret_cast<const uint32_t*>(place(a.kv_heads + kv, from + p));
-#pragma unroll
-        for (int j = 0; j < PAIRS; j++) values[i][j] = fresh(line + j * WARP + lane_id());
+    ask(from + slice, min(end, from + LOT));
+    static_assert(WARPS >= MOST_HEADS, "a warp works out the weights of a head");
+    int j = warp_id();
+    Softmax s = {-INFINITY, 0.0f};
+    auto top_of = [&](int c) { return fresh(softmax + j * a.chunks + c); };
+    if (j < task.count) {
+#pragma unroll 2
+        for (int c = from + lane_id(); c < end; c += WARP) {
+            float2 of = top_of(c);
+            float top = fmaxf(s.top, of.x);
+            s = {top, fmaf(of.y, exp2f(of.x - top), s.total * exp2f(s.top - top))};
+            if (c - from < LOT) room.weights[j][c - from] = of.x;
+        }
+        float top = warp_max(s.top), total = warp_sum(s.top == -INFINITY ? 0.0f : s.total * exp2f(s.top - top));
+        if (lane_id() == 0) room.totals[j] = total;
+        s.top = top;
     }
-    const float* query = a.query + (int64_t(row) * a.heads + kv * count) * D;
-    for (int i = threadIdx.x; i < count * D; i += THREADS) {
-        int d = i % D;
-        room.query[i / D][d / (D / 2)][d % (D / 2)] = fresh(query + i);
-    }
-    __syncthreads();
-    float scores[H];
-    score<D, H>(a, room, key, scores);
-    if (threadIdx.x % 2 == 0 && mine < n)
+    float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
+    const float* weights = room.weights[unit / (D / 4) % MOST_HEADS];
+    for (int lot = from; lot < end; lot += LOT) {
+        int n = min(LOT, end - lot);
+        if (lot > from) __syncthreads();
+        if (j < task.count)
+            for (int c = lane_id(); c < n; c += WARP)
+                room.weights[j][c] = exp2f((lot == from ? room.weights[j][c] : top_of(lot + c).x) - s.top);
+        __syncthreads();
+        for (int c = slice; c < n; c += AT_ONCE * slices) {
+            if (lot > from || c > slice) ask(lot + c, lot + n);
 #pragma unroll
-        for (int j = 0; j < H; j++) room.scores[j][mine] = scores[j];
-    __syncthreads();
-    for (int j = warp_id(); j < count; j += WARPS) {
-        Softmax s = exponentials(room.scores[j], n);
-        if (lane_id() == 0) room.softmax[j] = s;
-    }
-    __syncthreads();
-    float2 sums[H][PAIRS];
-#pragma unroll
-    for (int j = 0; j < H; j++)
-#pragma unroll
-        for (int k = 0; k < PAIRS; k++) sums[j][k] = make_float2(0.0f, 0.0f);
-#pragma unroll
-    for (int i = 0; i < LINES; i++) {
-        int p = warp_id() + i * WARPS;
-        if (p >= n) break;
-#pragma unroll
-        for (int k = 0; k < PAIRS; k++) {
-            float2 value = two_halves(values[i][k]);
-#pragma unroll
-            for (int j = 0; j < H; j++) {
-                float weight = room.scores[j][p];
-                sums[j][k].x = fmaf(weight, value.x, sums[j][k].x);
-                sums[j][k].y = fmaf(weight, value.y, sums[j][k].y);
-            }
+            for (int i = 0; i < AT_ONCE; i++)
+                if (slice < slices && c + i * slices < n) add(sum, some[i], weights[c + i * slices]);
         }
     }
-#pragma unroll
-    for (int j = 0; j < H; j++)
-#pragma unroll
-        for (int k = 0; k < PAIRS; k++)
-            if (j < count) reinterpret_cast<float2*>(room.sums[warp_id()][j])[k * WARP + lane_id()] = sums[j][k];
     __syncthreads();
-    int first_chunk = begin / SPAN, chunks = (end + SPAN - 1) / SPAN;
-    for (int i = threadIdx.x; i < count * D; i += THREADS) {
-        int j = i / D, d = i % D, head = kv * count + j;
-        float sum = room.sums[0][j][d];
-        for (int w = 1; w < WARPS; w++) sum += room.sums[w][j][d];
+    float4* sums = reinterpret_cast<float4*>(room.sums);
+    if (slice < slices) sums[slice * units + unit] = sum;
+    __syncthreads();
+    if (slice > 0) return;
+    for (int i = 1; i < slices; i++) add(sum, sums[i * units + unit], 1.0f);
+    reinterpret_cast<float4*>(a.out + head * D)[unit] = times(sum, 1.0f / room.totals[unit / (D / 4)]);
+}
+
+template <int D>
+DEVICE void decode(const DecodeArgs& a) {
+    __shared__ __align__(16) Room<D> room;
+    Task task = {int(blockIdx.z), int(blockIdx.y), int(blockIdx.x), a.heads / a.kv_heads, 0, 0};
+    task.end = fresh(a.positions + task.row) + 1;
+    task.begin = max(0, task.end - a.window);
+    int chunks = (task.end + SPAN - 1) / SPAN, first_chunk = task.begin / SPAN;
+    int first = task.chunk * SPAN + warp_id() * STRIP, g = lane_id() / 4, t = lane_id() % 4;
+    bool is_seen = first < task.end && first + STRIP > task.begin;
+    int page = is_seen ? fresh(a.tables + fresh(a.table + task.row) + first / PAGE) : 0;
+    int known = fresh(a.known + task.row);
+    Strip<D> strip = {};
+    // What earlier steps left, then what the kernel in front did.
+#pragma unroll 1
+    for (int turn = 0; turn < 2; turn++) {
+        if (is_seen && (turn == 0 || first + STRIP > known))
+            load<D>(a, task, page, first, turn == 0 ? 0 : known, turn == 0 ? known : task.end, strip);
+        if (turn == 1) break;
+        let_next_begin();
+        wait_for_previous();
+    }
+    if (task.chunk < first_chunk || task.chunk >= chunks) return;
+    Softmax softmax = {-INFINITY, 0.0f};
+    float sums[D / 64][16] = {};
+    if (is_seen) {
+        uint32_t query[D / 16][4];
+        load_query<D>(a, task, query);
+        float scores[4];
+        score<D>(query, strip, scores);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (!task.sees(first + value_position(i))) scores[i] = -INFINITY;
+        softmax = exponentials_of_four(scores);
+        add_values<D>(scores, strip, sums);
+    }
+    if (g < task.count) {
+        if (t == 0) room.softmax[warp_id()][g] = softmax;
+#pragma unroll
+        for (int c = 0; c < D / 64; c++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float4 four = {sums[c][4 * i], sums[c][4 * i + 1], sums[c][4 * i + 2], sums[c][4 * i + 3]};
+                *reinterpret_cast<float4*>(&room.sums[warp_id()][g][Room<D>::at(64 * c + 16 * t + 4 * i)]) = four;
+            }
+    }
+    __syncthreads();
+    int64_t head = int64_t(task.row) * a.heads + task.kv * task.count;
+    for (int unit = threadIdx.x; unit < task.count * D / 4; unit += THREADS) {
+        int j = unit / (D / 4), d = unit % (D / 4) * 4;
+        float top = -INFINITY, total = 0.0f;
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) top = fmaxf(top, room.softmax[w][j].top);
+        float4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+            float weight = exp2f(room.softmax[w][j].top - top);
+            total = fmaf(room.softmax[w][j].total, weight, total);
+            add(sum, *reinterpret_cast<const float4*>(&room.sums[w][j][Room<D>::at(d)]), weight);
+        }
         if (chunks - first_chunk == 1) {
-            float x = sum / room.softmax[j].total;
-            a.out[(int64_t(row) * a.heads + head) * D + d] = x;
-            put_group(a.to, row, (head * D + d) / GROUP, x, INFINITY);
+            reinterpret_cast<float4*>(a.out + head * D)[unit] = times(sum, 1.0f / total);
             continue;
         }
-        float* partial = a.partials + ((int64_t(row) * a.heads + head) * a.chunks + chunk) * (D + 2);
-        partial[d] = sum;
-        if (d == 0) partial[D] = room.softmax[j].top, partial[D + 1] = room.softmax[j].total;
+        int64_t place = (head * a.chunks + int64_t(task.chunk) * task.count) * (D / 4) + unit;
+        reinterpret_cast<float4*>(a.partials)[place] = sum;
+        float2* tops = reinterpret_cast<float2*>(a.partials + int64_t(gridDim.z) * a.heads * a.chunks * D);
+        if (d == 0) tops[(head + j) * a.chunks + task.chunk] = make_float2(top, total);
     }
     if (chunks - first_chunk == 1) return;
-    if (!is_last(a.counters + row * a.kv_heads + kv, chunks - first_chunk)) return;
-    join_chunks<D, H>(a, room, row, kv * count, count, first_chunk, chunks);
+    if (!is_last(a.counters + task.row * a.kv_heads + task.kv, chunks - first_chunk)) return;
+    join_chunks<D>(a, task, room, first_chunk, chunks);
 }
 
-#define DECODE(D, H) \
-    KERNEL(decode_##D##_##H, DecodeArgs, a) { decode<D, H>(a); }
-DECODE(64, 4)
-DECODE(64, 8)
-DECODE(128, 4)
-DECODE(128, 8)
+}  // namespace few
+
+KERNEL_OF(decode_64, few::DecodeArgs, a, THREADS, 2) { few::decode<64>(a); }
+KERNEL(decode_128, few::DecodeArgs, a) { few::decode<128>(a); }

@@ -7,6 +7,8 @@
 #include "quantize.cuh"
 #include "unpack.cuh"
 
+#include <utility>
+
 // A group of activations in int8.
 struct Bytes {
     int4 low, high;
@@ -23,25 +25,44 @@ DEVICE int dot16(const uint32_t* w, int4 x) {
 
 DEVICE int dot32(const Codes& c, const Bytes& x) { return dot16(c.words, x.low) + dot16(c.words + 4, x.high); }
 
-// Each format: `fetch` begins to read a group of a row and waits for nothing, `unpack` makes numbers of it, `integer` is the
-// exact part of a product, `add` puts the product onto a sum. WORDS are what `Raw` takes of a thread's registers.
+// Each format: `planes` are what the layout has of a matrix, one behind the other; `load` takes a lane's group out of a strip of them (see
+// stream.cuh) and makes numbers of it, `integer` is the exact part of a product, `add` puts the product onto a sum.
+
+// Of `groups` groups so many bytes; `before` are the bytes that planes in front of it have of a group.
+struct PlaneOf {
+    uint32_t bytes, groups, before;
+};
+
+// Groups that a warp has at a time.
+constexpr int STRIP_GROUPS = WARP;
+
+template <class W>
+DEVICE constexpr uint32_t place_in_strip(int plane) {
+    uint32_t at = 0;
+    for (int p = 0; p < plane; p++) at += STRIP_GROUPS / W::planes(p).groups * W::planes(p).bytes;
+    return at;
+}
+
+// What a lane has of a plane. All that is known to the compiler is to be a constant: it divided, and that took most of the time.
+template <class W, class T, int PLANE>
+DEVICE T lanes_of(const uint8_t* strip) {
+    constexpr uint32_t place = place_in_strip<W>(PLANE), groups = W::planes(PLANE).groups;
+    return *reinterpret_cast<const T*>(strip + place + lane_id() / groups * sizeof(T));
+}
 
 // scale * (nibble - 8)
 struct Affine4 {
     static constexpr bool FLOAT = false;
-    static constexpr int WORDS = 5;
-    struct Raw {
-        uint4 codes;
-        uint16_t scale;
-    };
+    static constexpr int PLANES = 2;
+    DEVICE constexpr PlaneOf planes(int p) {
+        return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{2, 1, 16};
+    }
     Codes codes;
     float scale;
 
-    DEVICE Raw fetch(const Matrix& m, int row, int g) {
-        Plane p = plane(m, row, g);
-        return {stream16(m.planes + 16 * p.at), read<uint16_t>(m.planes + 16 * p.groups + 2 * p.at)};
+    DEVICE Affine4 load(const uint8_t* strip, const uint32_t*) {
+        return {nibbles(lanes_of<Affine4, uint4, 0>(strip)), half_bits(lanes_of<Affine4, uint16_t, 1>(strip))};
     }
-    DEVICE Affine4 unpack(const Raw& r, const uint32_t*) { return {nibbles(r.codes), half_bits(r.scale)}; }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x) - 8 * x.sum; }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
 };
@@ -49,20 +70,16 @@ struct Affine4 {
 // scale * nibble + minimum
 struct Affine4Min {
     static constexpr bool FLOAT = false;
-    static constexpr int WORDS = 5;
-    struct Raw {
-        uint4 codes;
-        uint32_t both;
-    };
+    static constexpr int PLANES = 2;
+    DEVICE constexpr PlaneOf planes(int p) {
+        return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{4, 1, 16};
+    }
     Codes codes;
     float scale, min;
 
-    DEVICE Raw fetch(const Matrix& m, int row, int g) {
-        Plane p = plane(m, row, g);
-        return {stream16(m.planes + 16 * p.at), read<uint32_t>(m.planes + 16 * p.groups + 4 * p.at)};
-    }
-    DEVICE Affine4Min unpack(const Raw& r, const uint32_t*) {
-        return {nibbles(r.codes), half_bits(r.both & 0xFFFF), half_bits(r.both >> 16)};
+    DEVICE Affine4Min load(const uint8_t* strip, const uint32_t*) {
+        uint32_t both = lanes_of<Affine4Min, uint32_t, 1>(strip);
+        return {nibbles(lanes_of<Affine4Min, uint4, 0>(strip)), half_bits(both & 0xFFFF), half_bits(both >> 16)};
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const {
@@ -74,20 +91,15 @@ struct Affine4Min {
 // scale * the codebook's number
 struct Lut4 {
     static constexpr bool FLOAT = false;
-    static constexpr int WORDS = 5;
-    struct Raw {
-        uint4 codes;
-        uint16_t scale;
-    };
+    static constexpr int PLANES = 2;
+    DEVICE constexpr PlaneOf planes(int p) {
+        return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{2, 1, 16};
+    }
     Codes codes;
     float scale;
 
-    DEVICE Raw fetch(const Matrix& m, int row, int g) {
-        Plane p = plane(m, row, g);
-        return {stream16(m.planes + 16 * p.at), read<uint16_t>(m.planes + 16 * p.groups + 2 * p.at)};
-    }
-    DEVICE Lut4 unpack(const Raw& r, const uint32_t* codebook) {
-        return {looked_up(r.codes, codebook), half_bits(r.scale)};
+    DEVICE Lut4 load(const uint8_t* strip, const uint32_t* codebook) {
+        return {looked_up(lanes_of<Lut4, uint4, 0>(strip), codebook), half_bits(lanes_of<Lut4, uint16_t, 1>(strip))};
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
@@ -96,20 +108,16 @@ struct Lut4 {
 // scale * byte
 struct Int8 {
     static constexpr bool FLOAT = false;
-    static constexpr int WORDS = 9;
-    struct Raw {
-        uint4 low, high;
-        uint16_t scale;
-    };
+    static constexpr int PLANES = 3;
+    DEVICE constexpr PlaneOf planes(int p) {
+        return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{16, 1, 16} : PlaneOf{2, 1, 32};
+    }
     Codes codes;
     float scale;
 
-    DEVICE Raw fetch(const Matrix& m, int row, int g) {
-        Plane p = plane(m, row, g);
-        return {stream16(m.planes + 16 * p.at), stream16(m.planes + 16 * (p.groups + p.at)),
-                read<uint16_t>(m.planes + 32 * p.groups + 2 * p.at)};
+    DEVICE Int8 load(const uint8_t* strip, const uint32_t*) {
+        return {bytes(lanes_of<Int8, uint4, 0>(strip), lanes_of<Int8, uint4, 1>(strip)), half_bits(lanes_of<Int8, uint16_t, 2>(strip))};
     }
-    DEVICE Int8 unpack(const Raw& r, const uint32_t*) { return {bytes(r.low, r.high), half_bits(r.scale)}; }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
 };
@@ -117,21 +125,16 @@ struct Int8 {
 // scale * byte + minimum
 struct Int8Min {
     static constexpr bool FLOAT = false;
-    static constexpr int WORDS = 9;
-    struct Raw {
-        uint4 low, high;
-        uint32_t both;
-    };
+    static constexpr int PLANES = 3;
+    DEVICE constexpr PlaneOf planes(int p) {
+        return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{16, 1, 16} : PlaneOf{4, 1, 32};
+    }
     Codes codes;
     float scale, min;
 
-    DEVICE Raw fetch(const Matrix& m, int row, int g) {
-        Plane p = plane(m, row, g);
-        return {stream16(m.planes + 16 * p.at), stream16(m.planes + 16 * (p.groups + p.at)),
-                read<uint32_t>(m.planes + 32 * p.groups + 4 * p.at)};
-    }
-    DEVICE Int8Min unpack(const Raw& r, const uint32_t*) {
-        return {bytes(r.low, r.high), half_bits(r.both & 0xFFFF), half_bits(r.both >> 16)};
+    DEVICE Int8Min load(const uint8_t* strip, const uint32_t*) {
+        uint32_t both = lanes_of<Int8Min, uint32_t, 2>(strip);
+        return {bytes(lanes_of<Int8Min, uint4, 0>(strip), lanes_of<Int8Min, uint4, 1>(strip)), half_bits(both & 0xFFFF), half_bits(both >> 16)};
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const {
@@ -143,23 +146,17 @@ struct Int8Min {
 // scale * sub-scale * nibble - minimum scale * sub-minimum: the first of 256 numbers, the second of 32
 struct Q4K {
     static constexpr bool FLOAT = false;
-    static constexpr int WORDS = 6;
-    struct Raw {
-        uint4 codes;
-        uint16_t sub;
-        uint32_t both;
-    };
+    static constexpr int PLANES = 3;
+    DEVICE constexpr PlaneOf planes(int p) {
+        return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{2, 1, 16} : PlaneOf{4, 8, 18};
+    }
     Codes codes;
     int sub_scale, sub_min;
     float scale, min;
 
-    DEVICE Raw fetch(const Matrix& m, int row, int g) {
-        Plane p = plane(m, row, g);
-        return {stream16(m.planes + 16 * p.at), read<uint16_t>(m.planes + 16 * p.groups + 2 * p.at),
-                read<uint32_t>(m.planes + 18 * p.groups + 4 * (p.at / 8))};
-    }
-    DEVICE Q4K unpack(const Raw& r, const uint32_t*) {
-        return {nibbles(r.codes), r.sub & 0xFF, r.sub >> 8, half_bits(r.both & 0xFFFF), half_bits(r.both >> 16)};
+    DEVICE Q4K load(const uint8_t* strip, const uint32_t*) {
+        uint32_t sub = lanes_of<Q4K, uint16_t, 1>(strip), both = lanes_of<Q4K, uint32_t, 2>(strip);
+        return {nibbles(lanes_of<Q4K, uint4, 0>(strip)), int(sub & 0xFF), int(sub >> 8), half_bits(both & 0xFFFF), half_bits(both >> 16)};
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return sub_scale * dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const {
@@ -171,24 +168,18 @@ struct Q4K {
 // scale * sub-scale * (6 bits - 32): the first of 256 numbers, the second of 16
 struct Q6K {
     static constexpr bool FLOAT = false;
-    static constexpr int WORDS = 8;
-    struct Raw {
-        uint4 low;
-        uint2 high;
-        uint16_t sub, scale;
-    };
+    static constexpr int PLANES = 4;
+    DEVICE constexpr PlaneOf planes(int p) {
+        return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{8, 1, 16} : p == 2 ? PlaneOf{2, 1, 24} : PlaneOf{2, 8, 26};
+    }
     Codes codes;
     int first, second;
     float scale;
 
-    DEVICE Raw fetch(const Matrix& m, int row, int g) {
-        Plane p = plane(m, row, g);
-        return {stream16(m.planes + 16 * p.at), read<uint2>(m.planes + 16 * p.groups + 8 * p.at),
-                read<uint16_t>(m.planes + 24 * p.groups + 2 * p.at),
-                read<uint16_t>(m.planes + 26 * p.groups + 2 * (p.at / 8))};
-    }
-    DEVICE Q6K unpack(const Raw& r, const uint32_t*) {
-        return {six_bits(r.low, r.high), int8_t(r.sub & 0xFF), int8_t(r.sub >> 8), half_bits(r.scale)};
+    DEVICE Q6K load(const uint8_t* strip, const uint32_t*) {
+        uint16_t sub = lanes_of<Q6K, uint16_t, 2>(strip);
+        Codes codes = six_bits(lanes_of<Q6K, uint4, 0>(strip), lanes_of<Q6K, uint2, 1>(strip));
+        return {codes, int8_t(sub & 0xFF), int8_t(sub >> 8), half_bits(lanes_of<Q6K, uint16_t, 3>(strip))};
     }
     DEVICE_MEMBER int integer(const Bytes& x) const {
         return first * dot16(codes.words, x.low) + second * dot16(codes.words + 4, x.high);
@@ -202,22 +193,22 @@ struct Floats {
     static constexpr bool FLOAT = true;
     static constexpr int EACH_PLANE = 16 / T::BYTES;
     static constexpr int PLANES = GROUP / EACH_PLANE;
-    static constexpr int WORDS = 4 * PLANES;
-    uint4 planes[PLANES];
+    DEVICE constexpr PlaneOf planes(int p) { return {16, 1, 16u * uint32_t(p)}; }
+    uint4 four[PLANES];
 
-    using Raw = Floats;
-    DEVICE Raw fetch(const Matrix& m, int row, int g) {
-        Plane p = plane(m, row, g);
+    DEVICE Floats load(const uint8_t* strip, const uint32_t*) {
         Floats f;
-#pragma unroll
-        for (int i = 0; i < PLANES; i++) f.planes[i] = stream16(m.planes + 16 * (i * p.groups + p.at));
+        f.load_planes(strip, std::make_integer_sequence<int, PLANES>());
         return f;
     }
-    DEVICE Floats unpack(const Raw& raw, const uint32_t*) { return raw; }
+    template <int... P>
+    DEVICE_MEMBER void load_planes(const uint8_t* strip, std::integer_sequence<int, P...>) {
+        ((four[P] = lanes_of<Floats, uint4, P>(strip)), ...);
+    }
     DEVICE_MEMBER float add(const float* x, float sum) const {
 #pragma unroll
         for (int i = 0; i < PLANES; i++) {
-            uint32_t words[4] = {planes[i].x, planes[i].y, planes[i].z, planes[i].w};
+            uint32_t words[4] = {four[i].x, four[i].y, four[i].z, four[i].w};
 #pragma unroll
             for (int j = 0; j < EACH_PLANE; j++) sum = fmaf(T::number(words, j), x[i * EACH_PLANE + j], sum);
         }

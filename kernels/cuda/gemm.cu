@@ -51,16 +51,17 @@ DEVICE void qkv(const QkvArgs& a) {
     const Part& part = a.parts[which];
     int first = blockIdx.y * ROWS, columns = tile * COLUMNS;
     Sums sums;
-    M::multiply(room, source(part.matrix, columns + column_of(threadIdx.x / 2)), a.x, first, a.rows, part.matrix.codebook, sums);
+    M::multiply(room, source(part.matrix, columns + column_of(threadIdx.x / 2)), a.x.ready, first, int(a.rows), part.matrix.codebook, sums);
     Place p = place();
     int column = columns + first_column(p);
     if (column >= part.matrix.rows) return;
+    Pair pairs[2] = {pair_of(a, which, column), pair_of(a, which, column + 2)};
 #pragma unroll
     for (int r = 0; r < 2 * WIDE; r++) {
         int row = first + row_of(p, r);
         if (row >= a.rows) continue;
-        put_pair(a, part, column, row, sums[r][0], sums[r][1]);
-        put_pair(a, part, column + 2, row, sums[r][2], sums[r][3]);
+        put_pair(a, pairs[0], row, sums[r][0], sums[r][1], goes_to(a, pairs[0], row));
+        put_pair(a, pairs[1], row, sums[r][2], sums[r][3], goes_to(a, pairs[1], row));
     }
 }
 
@@ -101,7 +102,7 @@ DEVICE void gated(const GatedArgs& a) {
     bool is_up = p.column >= N;
     const Matrix &copied = slot < N ? a.gate : a.up, &multiplied = is_up ? a.up : a.gate;
     Sums sums;
-    M::multiply(room.stages, source(copied, columns + slot % N), a.x, first, a.rows, multiplied.codebook, sums);
+    M::multiply(room.stages, source(copied, columns + slot % N), a.x.ready, first, int(a.rows), multiplied.codebook, sums);
     int column = first_column(p) % N;
     if (is_up)
 #pragma unroll

@@ -1,77 +1,64 @@
-// Packed matrices times few rows of activations: a warp computes neighbouring rows of a matrix, lane l groups l, l + 32, ….
+// Packed matrices times few rows of activations: a warp computes rows of a matrix, lane l groups l, l + 32, ….
 //
 // Bytes: the weights once for every M rows of activations. Operations: about 2 a weight of 4 bits.
 //
-// Kernels whose numbers are quantized for the next matrix give a group of 32 of them a block. Clusters of four blocks a group were
-// slower (H100, TinyLlama: 11.2 us instead of 7.8 for gate and up).
+// A grid is as many blocks as there are multiprocessors, each with as many warps as it takes to have all tiles, or to have them in
+// a few turns: `Cut` of phases.rs.
 #pragma once
 
 #include "matrices.cuh"
 #include "stream.cuh"
 
-// How a kernel is cut: warps of a block, blocks that a multiprocessor is to hold with one row of activations, and registers for
-// weights under way. Of some dozens tried on an H100 with TinyLlama these were the quickest.
-struct Cut {
-    int warps, blocks, ahead;
-};
-constexpr Cut QKV = {8, 2, 40}, LOGITS = {8, 3, 20}, ADD = {16, 1, 40}, GATED = {16, 1, 20};
+// Warps of a block, at most: with one row of activations, and with more, which take more registers. `Few::most_warps` of phases.rs.
+constexpr int most_warps(int m) { return m == 1 ? 24 : 8; }
+constexpr int most_adding_warps(int m) { return m == 1 ? 32 : 8; }
 
+// A tile is R neighbouring rows.
+template <int R>
 struct OneMatrix {
     const Matrix& m;
-    int first;
 
-    DEVICE_MEMBER const Matrix& matrix(int) const { return m; }
-    DEVICE_MEMBER int row(int r) const { return min(first + r, m.rows - 1); }
+    DEVICE_MEMBER const Matrix& matrix(int, int) const { return m; }
+    DEVICE_MEMBER int row(int tile, int r) const { return min(tile * R + r, m.rows - 1); }
+    DEVICE_MEMBER int tiles() const { return (m.rows + R - 1) / R; }
 };
 
 struct LinearArgs {
     Matrix matrix;
-    Activations x;
-    Activations to;       // The sums with what was there, for the next norm.
-    const float* weight;  // The next norm's, (matrix.rows).
-    float* stream;        // The residual stream, (rows, matrix.rows): added to.
-    float eps;            // Of the norm of x.
+    Input x;
+    float* stream;  // The residual stream, (rows, matrix.rows): added to.
     int rows;
+    int pad;
 };
 
-// The sums are added to the residual stream, which is quantized for what comes next. matrix.rows is a multiple of 32.
 template <class W, int M>
 DEVICE void add_linear(const LinearArgs& a) {
-    constexpr int R = GROUP / ADD.warps, N = R * M, ROUNDS = (N + WARP - 1) / WARP;
-    __shared__ float group[M][GROUP];
-    int g = blockIdx.x, first = blockIdx.y * M, in_group = warp_id() * R, row = g * GROUP + in_group;
-    OneMatrix source = {a.matrix, row};
-    Stream<W, R, ADD.ahead, OneMatrix> stream(source);
+    LAUNCH_SHARED(room);
+    int first = blockIdx.y * M, rows = a.rows, t = first + lane_id();
+    OneMatrix<1> source = {a.matrix};
+    Taken<W, M, false> taken(a.x, first, rows, room);
+    Stream<W, 1, OneMatrix<1>> stream(source, a.matrix.k, source.tiles(), room + taken.bytes());
     let_next_begin();
     wait_for_previous();
-    float old[ROUNDS];
-#pragma unroll
-    for (int k = 0; k < ROUNDS; k++) {
-        int i = k * WARP + lane_id(), t = first + i % M;
-        old[k] = i < N && t < a.rows ? fresh(a.stream + int64_t(t) * a.matrix.rows + row + i / M) : 0.0f;
-    }
-    float sums[R][M];
-    dots(stream, a.x, first, a.rows, a.eps, sums);
-#pragma unroll
-    for (int k = 0; k < ROUNDS; k++) {
-        int i = k * WARP + lane_id(), t = first + i % M;
-        if (i >= N || t >= a.rows) continue;
-        float sum = old[k] + pick(sums, i);
-        a.stream[int64_t(t) * a.matrix.rows + row + i / M] = sum;
-        group[i % M][in_group + i / M] = sum;
-    }
-    __syncthreads();
-    for (int t = warp_id(); t < M && first + t < a.rows; t += ADD.warps)
-        put_unnormed(a.to, first + t, g, group[t][lane_id()], a.weight);
+    taken.ask();
+    bool writes = lane_id() < M && t < rows;
+    auto place = [&](int tile) { return a.stream + int64_t(t) * a.matrix.rows + tile; };
+    auto before = [&](int tile) { return writes && tile < source.tiles() ? fresh(place(tile)) : 0.0f; };
+    float old = before(stream.first());
+    taken.take();
+    multiply<1>(stream, taken, [&](int tile, const float(&sums)[M][1]) {
+        if (writes) *place(tile) = old + pick(sums, lane_id(), 0);
+        old = before(tile + stream.stride());
+    });
 }
 
 struct LogitsArgs {
     Matrix matrix;
-    Activations x;
+    Input x;
     float* out;      // (rows, matrix.rows)
     uint64_t* best;  // (rows): the largest logit in its upper half, then the complement of its id.
-    float eps;
     int rows;
+    int pad;
 };
 
 // A logit and its id as one number, of which the largest is the likeliest token, the first among equals. 0 is for what is no
@@ -85,100 +72,115 @@ DEVICE uint64_t rank_of(float logit, uint32_t id) {
 
 template <class W, int M>
 DEVICE void logits(const LogitsArgs& a) {
-    constexpr int R = 4, N = R * M;
-    __shared__ uint64_t best[M][WARPS];
-    int row = (blockIdx.x * WARPS + warp_id()) * R, first = blockIdx.y * M;
-    OneMatrix source = {a.matrix, row};
-    Stream<W, R, LOGITS.ahead, OneMatrix> stream(source);
+    constexpr int R = 2;
+    __shared__ uint64_t best[M][WARP];
+    LAUNCH_SHARED(room);
+    int first = blockIdx.y * M, rows = a.rows;
+    OneMatrix<R> source = {a.matrix};
+    Taken<W, M, true> taken(a.x, first, rows, room);
+    Stream<W, R, OneMatrix<R>> stream(source, a.matrix.k, source.tiles(), room + taken.bytes());
     let_next_begin();
     wait_for_previous();
-    float sums[R][M];
-    dots(stream, a.x, first, a.rows, a.eps, sums);
-    for (int i = lane_id(); i < N; i += WARP) {
-        int r = row + i / M, t = first + i % M;
-        if (r < a.matrix.rows && t < a.rows) a.out[int64_t(t) * a.matrix.rows + r] = pick(sums, i);
-    }
-    if (lane_id() == 0)
+    taken.ask();
+    taken.take();
+    // Lane t has the best of row t.
+    uint64_t most = 0;
+    multiply<R>(stream, taken, [&](int tile, const float(&sums)[M][R]) {
+        int t = lane_id();
+        if (t >= M || first + t >= rows) return;
 #pragma unroll
-        for (int t = 0; t < M; t++) {
-            uint64_t most = 0;
-#pragma unroll
-            for (int r = 0; r < R; r++) {
-                uint64_t rank = row + r < a.matrix.rows ? rank_of(sums[r][t], row + r) : 0;
-                most = rank > most ? rank : most;
-            }
-            best[t][warp_id()] = most;
+        for (int r = 0; r < R; r++) {
+            int id = tile * R + r;
+            if (id >= a.matrix.rows) break;
+            float logit = pick(sums, t, r);
+            a.out[int64_t(first + t) * a.matrix.rows + id] = logit;
+            uint64_t rank = rank_of(logit, id);
+            most = rank > most ? rank : most;
         }
+    });
+    if (lane_id() < M) best[lane_id()][warp_id()] = most;
     __syncthreads();
-    for (int t = threadIdx.x; t < M && first + t < a.rows; t += THREADS) {
-        uint64_t most = 0;
-        for (int w = 0; w < WARPS; w++) most = best[t][w] > most ? best[t][w] : most;
+    for (int t = threadIdx.x; t < M && first + t < rows; t += blockDim.x) {
+        for (int w = 0; w < int(blockDim.x / WARP); w++) most = best[t][w] > most ? best[t][w] : most;
         atomic_max(a.best + first + t, most);
     }
 }
 
-// Rows that a block of `qkv` gives.
-constexpr int PAIRS = 2 * WARPS;
+// The rows of two neighbouring numbers of Q, K or V; blocks go through the parts of this format, one behind the other.
+struct Pairs {
+    const QkvArgs& a;
 
-// Blocks go through the parts of this format, one behind the other.
-template <class W, int M>
-DEVICE void qkv(const QkvArgs& a) {
-    int block = blockIdx.x, part = 0;
-    for (; part < 3; part++) {
-        int blocks = a.parts[part].kind == NONE ? 0 : (a.parts[part].matrix.rows + PAIRS - 1) / PAIRS;
-        if (block < blocks) break;
-        block -= blocks;
+    struct Place {
+        int part, pair;
+    };
+    DEVICE_MEMBER static int pairs(const Part& p) { return p.kind == NONE ? 0 : p.matrix.rows / 2; }
+    DEVICE_MEMBER int tiles() const { return pairs(a.parts[0]) + pairs(a.parts[1]) + pairs(a.parts[2]); }
+    DEVICE_MEMBER Place at(int tile) const {
+        int first = pairs(a.parts[0]), second = first + pairs(a.parts[1]);
+        if (tile < first) return {0, tile};
+        if (tile < second) return {1, tile - first};
+        return {2, tile - second};
     }
-    const Part& p = a.parts[part];
-    int row = block * PAIRS + warp_id() * 2, first = blockIdx.y * M;
-    OneMatrix source = {p.matrix, row};
-    Stream<W, 2, QKV.ahead, OneMatrix> stream(source);
-    let_next_begin();
-    wait_for_previous();
-    float sums[2][M];
-    dots(stream, a.x, first, a.rows, a.eps, sums);
-    int t = lane_id();
-    float x = pick(sums, t), y = pick(sums, M + t);
-    if (t < M && first + t < a.rows && row < p.matrix.rows) put_pair(a, p, row, first + t, x, y);
-}
-
-struct TwoMatrices {
-    const Matrix &gate, &up;
-    int first, half;
-
-    DEVICE_MEMBER const Matrix& matrix(int r) const { return r < half ? gate : up; }
-    DEVICE_MEMBER int row(int r) const { return first + r % half; }
+    DEVICE_MEMBER const Matrix& matrix(int tile, int) const { return a.parts[at(tile).part].matrix; }
+    DEVICE_MEMBER int row(int tile, int r) const { return 2 * at(tile).pair + r; }
+    DEVICE_MEMBER Pair pair(int tile) const { return pair_of(a, at(tile).part, 2 * at(tile).pair); }
 };
 
-// gate * sigmoid(gate) * up, a group of 32 numbers a block.
 template <class W, int M>
-DEVICE void gated(const GatedArgs& a) {
-    constexpr int R = GROUP / GATED.warps;
-    __shared__ float group[M][GROUP];
-    int g = blockIdx.x, first = blockIdx.y * M, in_group = warp_id() * R;
-    TwoMatrices source = {a.gate, a.up, g * GROUP + in_group, R};
-    Stream<W, 2 * R, GATED.ahead, TwoMatrices> stream(source);
-    let_next_begin();
+DEVICE void qkv(const QkvArgs& a) {
+    LAUNCH_SHARED(room);
+    int first = blockIdx.y * M, t = lane_id();
+    Pairs source = {a};
+    Taken<W, M, true> taken(a.x, first, a.rows, room);
+    Stream<W, 2, Pairs> stream(source, int(a.x.row.k), source.tiles(), room + taken.bytes());
+    Pair pair = source.pair(min(stream.first(), source.tiles() - 1));
     wait_for_previous();
-    float sums[2 * R][M];
-    dots(stream, a.x, first, a.rows, a.eps, sums);
-    for (int i = lane_id(); i < R * M; i += WARP) {
-        float gate = pick(sums, i), up = pick(sums, R * M + i);
-        float silu = gate / (1.0f + expf(-gate));
-        group[i % M][in_group + i / M] = silu * up;
-    }
-    __syncthreads();
-    for (int t = warp_id(); t < M && first + t < a.rows; t += GATED.warps)
-        put_group(a.to, first + t, g, group[t][lane_id()], INFINITY);
+    // Not before: attention reads what steps before this one left before it waits for this kernel.
+    let_next_begin();
+    taken.ask();
+    bool writes = t < M && first + t < a.rows;
+    Goes to = writes && stream.first() < source.tiles() ? goes_to(a, pair, first + t) : Goes{};
+    taken.take();
+    multiply<2>(stream, taken, [&](int tile, const float(&sums)[M][2]) {
+        if (writes) put_pair(a, pair, first + t, pick(sums, t, 0), pick(sums, t, 1), to);
+        tile += stream.stride();
+        if (tile >= source.tiles()) return;
+        pair = source.pair(tile);
+        if (writes) to = goes_to(a, pair, first + t);
+    });
 }
 
-// More rows of activations take more registers.
-constexpr int blocks_of(Cut cut, int m) { return m == 1 ? cut.blocks : 1; }
+// A row of the gate and the same of `up`.
+struct TwoMatrices {
+    const Matrix &gate, &up;
 
-#define CUT_KERNEL(name, Args, a, cut, M) KERNEL_OF(name, Args, a, cut.warps* WARP, blocks_of(cut, M))
+    DEVICE_MEMBER const Matrix& matrix(int, int r) const { return r ? up : gate; }
+    DEVICE_MEMBER int row(int tile, int) const { return tile; }
+};
+
+// gate * sigmoid(gate) * up
+template <class W, int M>
+DEVICE void gated(const GatedArgs& a) {
+    LAUNCH_SHARED(room);
+    int first = blockIdx.y * M, t = lane_id();
+    TwoMatrices source = {a.gate, a.up};
+    Taken<W, M, true> taken(a.x, first, a.rows, room);
+    Stream<W, 2, TwoMatrices> stream(source, a.gate.k, a.gate.rows, room + taken.bytes());
+    let_next_begin();
+    wait_for_previous();
+    taken.ask();
+    taken.take();
+    multiply<2>(stream, taken, [&](int tile, const float(&sums)[M][2]) {
+        float gate = pick(sums, t, 0), up = pick(sums, t, 1), silu = gate / (1.0f + expf(-gate));
+        if (t < M && first + t < a.rows) a.to.numbers[int64_t(first + t) * a.to.k + tile] = silu * up;
+    });
+}
+
+#define FEW_KERNEL(name, Args, a, M) KERNEL_OF(name, Args, a, most_warps(M) * WARP, 1)
+#define ADDING_KERNEL(name, Args, a, M) KERNEL_OF(name, Args, a, most_adding_warps(M) * WARP, 1)
 // All kernels of a format for M rows of activations at once.
-#define ROWS(W, M)                                                              \
-    CUT_KERNEL(qkv_##W##_##M, QkvArgs, a, QKV, M) { qkv<W, M>(a); }             \
-    CUT_KERNEL(logits_##W##_##M, LogitsArgs, a, LOGITS, M) { logits<W, M>(a); } \
-    CUT_KERNEL(add_linear_##W##_##M, LinearArgs, a, ADD, M) { add_linear<W, M>(a); } \
-    CUT_KERNEL(gated_##W##_##M, GatedArgs, a, GATED, M) { gated<W, M>(a); }
+#define ROWS(W, M)                                                                  \
+    FEW_KERNEL(qkv_##W##_##M, QkvArgs, a, M) { qkv<W, M>(a); }                      \
+    FEW_KERNEL(logits_##W##_##M, LogitsArgs, a, M) { logits<W, M>(a); }             \
+    ADDING_KERNEL(add_linear_##W##_##M, LinearArgs, a, M) { add_linear<W, M>(a); }  \
+    FEW_KERNEL(gated_##W##_##M, GatedArgs, a, M) { gated<W, M>(a); }

@@ -1,7 +1,7 @@
 // What kernels of few rows and of many take alike, and where keys and values go.
 #pragma once
 
-#include "quantize.cuh"
+#include "stage.cuh"
 #include "unpack.cuh"
 
 // Which of an attention's three matrices, or none.
@@ -26,13 +26,13 @@ struct Cache {
 
 struct QkvArgs {
     Part parts[3];
-    Activations x;
+    Input x;
     Cache cache;
     float* query;          // (rows, heads * head_dim)
     const float2* angles;  // (rows, head_dim / 2): cosine and sine.
     const int* places;     // (rows): page * PAGE + token of the page.
-    float eps;
     int rows;
+    int pad;
 };
 
 DEVICE void store(const Cache& c, int64_t at, float a, float b) {
@@ -44,36 +44,50 @@ DEVICE void store(const Cache& c, int64_t at, float a, float b) {
     }
 }
 
-// A pair of neighbouring rows of Q, K or V for row t of the activations: bias, RoPE (a, b) -> (a cos - b sin, b cos + a sin), keys
-// and values to their pages.
-DEVICE void put_pair(const QkvArgs& a, const Part& part, int row, int t, float x, float y) {
+// A pair of neighbouring rows of Q, K or V: the first of them, its head, and its number in there.
+struct Pair {
+    int part, row, head, d;
+};
+
+DEVICE Pair pair_of(const QkvArgs& a, int part, int row) { return {part, row, row / a.cache.head_dim, row % a.cache.head_dim}; }
+
+// What is to be known of a pair for row t of the activations: the angle by which it is turned, and where it goes.
+struct Goes {
+    float2 angle;
+    int place;
+};
+
+DEVICE Goes goes_to(const QkvArgs& a, const Pair& pair, int t) {
+    return {fresh(a.angles + int64_t(t) * (a.cache.head_dim / 2) + pair.d / 2), fresh(a.places + t)};
+}
+
+// Bias, RoPE (a, b) -> (a cos - b sin, b cos + a sin), keys and values to their pages.
+DEVICE void put_pair(const QkvArgs& a, const Pair& pair, int t, float x, float y, Goes to) {
+    const Part& part = a.parts[pair.part];
+    int row = pair.row, dim = a.cache.head_dim, head = pair.head, d = pair.d;
     if (part.bias) {
         x += part.bias[row];
         y += part.bias[row + 1];
     }
-    int dim = a.cache.head_dim, head = row / dim, d = row % dim;
     if (part.kind != VALUE) {
-        float2 angle = fresh(a.angles + int64_t(t) * (dim / 2) + d / 2);
-        float turned = fmaf(x, angle.x, -(y * angle.y));
-        y = fmaf(y, angle.x, x * angle.y);
+        float turned = fmaf(x, to.angle.x, -(y * to.angle.y));
+        y = fmaf(y, to.angle.x, x * to.angle.y);
         x = turned;
     }
     if (part.kind == QUERY) {
-        float* to = a.query + int64_t(t) * part.matrix.rows + row;
-        to[0] = x;
-        to[1] = y;
+        float* query = a.query + int64_t(t) * part.matrix.rows + row;
+        *reinterpret_cast<float2*>(query) = make_float2(x, y);
         return;
     }
-    int place = fresh(a.places + t);
     int64_t block = (part.kind == VALUE ? a.cache.kv_heads : 0) + head;
-    int64_t at = (place / PAGE) * a.cache.page + a.cache.layer + (block * PAGE + place % PAGE) * dim + d;
+    int64_t at = (to.place / PAGE) * a.cache.page + a.cache.layer + (block * PAGE + to.place % PAGE) * dim + d;
     store(a.cache, at, x, y);
 }
 
 struct GatedArgs {
     Matrix gate, up;
-    Activations x;
-    Activations to;
-    float eps;
+    Input x;
+    Activations to;  // Steps of few rows leave it its numbers alone.
     int rows;
+    int pad;
 };

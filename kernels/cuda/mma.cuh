@@ -76,17 +76,18 @@ DEVICE void load_transposed(uint32_t (&r)[4], const void* row) {
 #endif
 }
 
-// Begins to copy 8 or 16 bytes to shared memory, or zeros where `there` is false; `from` is not read then. Sixteen go past the
+// Begins to copy 4, 8 or 16 bytes to shared memory, or zeros where `there` is false; `from` is not read then. Sixteen go past the
 // first-level cache.
 template <int BYTES>
-DEVICE void begin_copy(void* to, const void* from, bool there) {
-    static_assert(BYTES == 8 || BYTES == 16, "what PTX has");
+DEVICE void begin_copy(void* to, const void* from, bool there = true) {
+    static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "what PTX has");
 #ifdef __CUDACC__
     int size = there ? BYTES : 0;
     if constexpr (BYTES == 16) {
         asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;" ::"r"(shared_address(to)), "l"(from), "r"(size) : "memory");
     } else {
-        asm volatile("cp.async.ca.shared.global [%0],[%1],8,%2;" ::"r"(shared_address(to)), "l"(from), "r"(size) : "memory");
+        asm volatile("cp.async.ca.shared.global [%0],[%1],%3,%2;" ::"r"(shared_address(to)), "l"(from), "r"(size), "n"(BYTES)
+                     : "memory");
     }
 #else
     host::begin_copy(to, from, BYTES, there);

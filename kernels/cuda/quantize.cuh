@@ -1,8 +1,5 @@
 // Activations in int8: 32 numbers share a scale, max|x| / 127, and a code is round(x * (127 / max|x|)), halves to even.
 // The arithmetic is that of src/backend/cpu/rows.rs; so is the second quantization of outliers.
-//
-// A kernel that makes part of a row cannot know the root mean square that RMSNorm divides by. It hands on the row times the norm's
-// weight, and each group's squares: who reads the row divides its sums by the root, since a group's codes do not depend on it.
 #pragma once
 
 #include "common.cuh"
@@ -21,7 +18,7 @@ struct Activations {
     int8_t* rests;    // (rows, k)
     Scales* scales;   // (rows, k / 32)
     float* numbers;   // (rows, k), for weights in floating point
-    float2* squares;  // (rows, k / 32): of x, and of x times the norm's weight; null for rows that are what they are.
+    float* factors;   // (rows): what sums with the row are to be multiplied with, see stage.cuh.
     int64_t k;
 };
 
@@ -57,39 +54,4 @@ DEVICE void put_group(const Activations& to, int row, int g, float x, float limi
         scales.rest_sum = rest.sum;
     }
     if (lane_id() == 0) to.scales[row * (to.k / GROUP) + g] = scales;
-}
-
-// Writes group g of a row that is still to be normed with `weight`; its reader decides whether it is an outlier.
-DEVICE void put_unnormed(const Activations& to, int row, int g, float x, const float* weight) {
-    float y = x * weight[g * GROUP + lane_id()];
-    float2 squares = make_float2(warp_sum(x * x), warp_sum(y * y));
-    put_group(to, row, g, y, -1.0f);
-    if (lane_id() == 0) to.squares[row * (to.k / GROUP) + g] = squares;
-}
-
-// What the sums of a row are to be multiplied with, and the square of a scale above which a group's rests count.
-struct Normed {
-    float factor;
-    float least;
-};
-
-// This lane's share of a row's squares.
-DEVICE float2 own_squares(const Activations& x, int64_t row) {
-    int groups = int(x.k / GROUP);
-    float2 sums = make_float2(0.0f, 0.0f);
-    if (!x.squares) return sums;
-#pragma unroll 4
-    for (int g = lane_id(); g < groups; g += WARP) {
-        float2 squares = fresh(x.squares + row * groups + g);
-        sums.x += squares.x;
-        sums.y += squares.y;
-    }
-    return sums;
-}
-
-// By a warp, of all its lanes' squares. scale * 127 > OUTLIER * root of the mean square, squared.
-DEVICE Normed normed(const Activations& x, float2 squares, float eps) {
-    if (!x.squares) return {1.0f, 0.0f};
-    float a = warp_sum(squares.x), b = warp_sum(squares.y), k = float(x.k);
-    return {rsqrtf(a / k + eps), b * (OUTLIER * OUTLIER / (127.0f * 127.0f)) / k};
 }

@@ -1,44 +1,54 @@
-// What happens to activations between the matrices: RMSNorm and quantization, a block a row; and a step's first and last kernel.
+// A step's first and last kernel, and rows that are quantized before their matrix: of more than one row, or for weights in floating
+// point, so that not every block does it.
 //
-// Bytes: a row is read up to three times, the second and third time from the first-level cache; latency is all there is to it.
-#include "quantize.cuh"
+// Bytes: a row is read twice, the second time from the first-level cache; latency is all there is to it.
+#include "stage.cuh"
 
 struct QuantizeArgs {
-    const float* x;  // (rows, k)
+    Row row;           // The first of rows of so many numbers.
+    const int* which;  // The row for each row of the result; null for all of them in order.
     Activations to;
 };
 
-// Rows as they are, quantized, without rests.
-KERNEL(quantize_rows, QuantizeArgs, a) {
+// What stage() makes of a row, and the row itself.
+template <bool NORMS>
+DEVICE void quantize_row(const QuantizeArgs& a) {
+    LAUNCH_SHARED(room);
+    int64_t groups = a.to.k / GROUP, to = blockIdx.x;
+    Staged staged = places_of(room, int(groups));
+    Stager<NORMS> stager(a.row, staged);
+    stager.ask_early();
     let_next_begin();
     wait_for_previous();
-    for (int g = warp_id(); g < a.to.k / GROUP; g += WARPS) {
-        put_group(a.to, blockIdx.x, g, fresh(a.x + blockIdx.x * a.to.k + g * GROUP + lane_id()), INFINITY);
+    stager.row.numbers += (a.which ? int64_t(fresh(a.which + to)) : to) * a.to.k;
+    stager.ask();
+    stager.put();
+    float factor = stager.norm();
+    if (threadIdx.x == 0) a.to.factors[to] = factor;
+    int4 *codes = reinterpret_cast<int4*>(a.to.codes + to * a.to.k), *rests = reinterpret_cast<int4*>(a.to.rests + to * a.to.k);
+    for (int g = threadIdx.x; g < groups; g += blockDim.x) {
+        codes[2 * g] = staged.low[g], codes[2 * g + 1] = staged.high[g];
+        a.to.scales[to * groups + g] = staged.scales[g];
+        if (staged.scales[g].rest_scale != 0.0f) rests[2 * g] = staged.rest_low[g], rests[2 * g + 1] = staged.rest_high[g];
+    }
+    for (int64_t i = threadIdx.x; i < a.to.k; i += blockDim.x) {
+        float x = fresh(stager.row.numbers + i);
+        a.to.numbers[to * a.to.k + i] = NORMS ? x * a.row.weight[i] : x;
     }
 }
 
-struct HandOnArgs {
-    const float* x;       // (rows, k)
-    const float* weight;  // (k)
-    const int* which;     // The row of x for each row of the result; null for all of them in order.
-    Activations to;
-};
-
-// Rows that their reader norms.
-KERNEL(hand_on, HandOnArgs, a) {
-    const float* x = a.x + (a.which ? a.which[blockIdx.x] : int(blockIdx.x)) * a.to.k;
-    for (int g = warp_id(); g < a.to.k / GROUP; g += WARPS)
-        put_unnormed(a.to, blockIdx.x, g, x[g * GROUP + lane_id()], a.weight);
-}
+KERNEL(quantize_rows, QuantizeArgs, a) { quantize_row<false>(a); }
+// Rows that are to be normed: sums with their codes are to be multiplied with the row's factor.
+KERNEL(quantize_unnormed, QuantizeArgs, a) { quantize_row<true>(a); }
 
 struct BeginArgs {
     const float* embeddings;  // (rows, k), in the host's memory
-    const uint32_t* words;    // Of the host's memory: how many there are, then they.
+    const uint32_t* words;    // Of the host's memory.
     uint32_t* to_words;
-    float* stream;        // (rows, k)
-    const float* weight;  // The first norm's, (k).
-    Activations to;
+    float* stream;   // (rows, k)
     uint64_t* best;  // (rows): set to 0.
+    int k;
+    uint32_t count;  // Of words.
 };
 
 // Takes a step in: the rows' embeddings, and what else the host says of them. A warp a group: the host's memory is far, and all of
@@ -47,15 +57,12 @@ KERNEL(begin_step, BeginArgs, a) {
     let_next_begin();
     wait_for_previous();
     int row = blockIdx.x, g = blockIdx.y * WARPS + warp_id();
-    uint32_t count = a.words[0];
-    if (g < a.to.k / GROUP) {
-        int64_t at = row * a.to.k + g * GROUP + lane_id();
-        float x = a.embeddings[at];
-        a.stream[at] = x;
-        put_unnormed(a.to, row, g, x, a.weight);
+    if (g < a.k / GROUP) {
+        int64_t at = int64_t(row) * a.k + g * GROUP + lane_id();
+        a.stream[at] = a.embeddings[at];
     }
     uint32_t first = (row * gridDim.y + blockIdx.y) * THREADS + threadIdx.x;
-    for (uint32_t i = first; i < count; i += gridDim.x * gridDim.y * THREADS) a.to_words[i] = a.words[1 + i];
+    for (uint32_t i = first; i < a.count; i += gridDim.x * gridDim.y * THREADS) a.to_words[i] = a.words[i];
     if (first < gridDim.x) a.best[first] = 0;
 }
 

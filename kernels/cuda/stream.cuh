@@ -1,92 +1,125 @@
-// A warp's rows of a matrix, read ahead of their activations.
+// A warp's rows of a matrix, copied to shared memory ahead of their activations.
 //
-// Weights are asked for DEPTH groups a lane ahead, the first of them before the kernel in front has ended: they are there when
-// its activations are. AHEAD registers of a thread hold what is under way.
+// Weights are asked for before the kernel in front has ended, and as much ahead as there is room for: they are there when their
+// activations are. Under way they take no registers, so that the blocks of two or three kernels fit into a multiprocessor, and the
+// first of one's weights come while another computes.
 #pragma once
 
 #include "dot.cuh"
+#include "mma.cuh"
+#include "stage.cuh"
 
-constexpr int at_least_one(int n) { return n < 1 ? 1 : n; }
+// Bytes of a strip: 32 groups of a row, plane behind plane.
+template <class W>
+constexpr int STRIP = (place_in_strip<W>(W::PLANES) + 15) / 16 * 16;
 
-// R rows, which `Source` finds: `matrix(r)` and `row(r)`.
-template <class W, int R, int AHEAD, class Source>
+// Begins to copy n bytes, a multiple of 2, to a warp's place on a boundary of 16.
+template <int BYTES>
+DEVICE void begin_line(uint8_t* to, const uint8_t* from, uint32_t n) {
+    constexpr uint32_t EACH = BYTES < 4 ? 4 : BYTES;
+    uint32_t at = lane_id() * EACH;
+    // There is no copy for less than 4 bytes: odd numbers of groups, which no known model has, take loads.
+    if (BYTES < 4 && ((uint32_t(reinterpret_cast<uintptr_t>(from)) | n) & 2)) {
+        if (at / 2 < n) reinterpret_cast<uint16_t*>(to)[lane_id()] = read<uint16_t>(from + at / 2);
+    } else if (at < n) {
+        begin_copy<EACH>(to + at, from + at);
+    }
+}
+
+// Begins to copy so many groups of a matrix, from the group `at` on.
+template <class W, int PLANE = 0>
+DEVICE void begin_strip(uint8_t* to, const Matrix& m, uint32_t at, uint32_t count) {
+    if constexpr (PLANE < W::PLANES) {
+        constexpr PlaneOf plane = W::planes(PLANE);
+        const uint8_t* from = m.planes + groups_of(m) * plane.before + uint64_t(at / plane.groups) * plane.bytes;
+        constexpr uint32_t place = place_in_strip<W>(PLANE);
+        begin_line<plane.bytes>(to + place, from, count / plane.groups * plane.bytes);
+        begin_strip<W, PLANE + 1>(to, m, at, count);
+    }
+}
+
+// Strips of a row that are computed together, one alone having to wait for shared memory at every step; and how many times that a
+// warp has room for: phases.rs has the same.
+constexpr int TOGETHER = 2;
+constexpr int lots_of(int rows) { return rows == 1 ? 3 : 2; }
+
+// A warp's tiles: R rows each, which `Source` finds: `matrix(tile, r)` and `row(tile, r)`. Tiles of all warps of the grid take turns.
+template <class W, int R, class Source>
 struct Stream {
-    static constexpr int DEPTH = at_least_one(AHEAD / (W::WORDS * R));
+    static constexpr int U = TOGETHER, LOT = U * R * STRIP<W>, LOTS = lots_of(R);
     const Source& source;
-    int groups;
-    typename W::Raw raw[DEPTH][R];
+    int groups, tiles;
+    uint8_t* room;  // (LOTS, U, R, STRIP), of this warp.
+    // What is asked for next: a tile, its first group, and where it goes.
+    int tile, from, place;
 
-    // Asks for the first groups.
-    DEVICE_MEMBER explicit Stream(const Source& from) : source(from), groups(from.matrix(0).k / GROUP) {
-#pragma unroll
-        for (int d = 0; d < DEPTH; d++) fetch(d, lane_id() + d * WARP);
+    // `all` is the room of all warps of the block.
+    DEVICE_MEMBER Stream(const Source& of, int k, int count, uint8_t* all)
+        : source(of), groups(k / GROUP), tiles(count), room(all + warp_id() * LOTS * LOT), tile(first()), from(0), place(0) {
+#pragma unroll 1
+        for (int i = 0; i < LOTS; i++) ask();
     }
 
-    DEVICE_MEMBER void fetch(int slot, int g) {
-        if (g >= groups) return;
+    // Blocks may have warps without a tile, which help to quantize.
+    DEVICE_MEMBER static int first() { return warp_id() * gridDim.x + blockIdx.x; }
+    DEVICE_MEMBER static int stride() { return gridDim.x * (blockDim.x / WARP); }
+    DEVICE_MEMBER uint8_t* strip(int u, int r) const { return room + place * LOT + (u * R + r) * STRIP<W>; }
+
+    DEVICE_MEMBER void ask() {
+        if (tile < tiles)
+#pragma unroll 1
+            for (int u = 0; u < U && from + u * WARP < groups; u++)
 #pragma unroll
-        for (int r = 0; r < R; r++) raw[slot][r] = W::fetch(source.matrix(r), source.row(r), g);
+                for (int r = 0; r < R; r++) {
+                    int g = from + u * WARP;
+                    uint32_t at = uint32_t(source.row(tile, r)) * groups + g;
+                    begin_strip<W>(strip(u, r), source.matrix(tile, r), at, min(groups - g, WARP));
+                }
+        end_lot();
+        from += U * WARP;
+        if (from >= groups) from = 0, tile += stride();
+        if (++place == LOTS) place = 0;
     }
 
-    // Goes through this lane's groups: `each(w, g)` with the R rows' numbers of group g.
-    template <class Each>
-    DEVICE_MEMBER void groups_of_lane(Each each) {
-        for (int start = lane_id(); start < groups; start += DEPTH * WARP) {
+    // Goes through this lane's groups: `each(w, g, there)` with the R rows' numbers of a group of each strip of a lot; where that is
+    // none, they are anything. `end(tile)` behind a tile's last.
+    template <class Each, class End>
+    DEVICE_MEMBER void run(Each each, End end) {
+#pragma unroll 1
+        for (int now = first(); now < tiles; now += stride()) {
+#pragma unroll 1
+            for (int lot = 0; lot < groups; lot += U * WARP) {
+                wait_for_copies<LOTS - 1>();
+                meet_in_warp();
+                each([&](int u, W(&w)[R]) {
 #pragma unroll
-            for (int d = 0; d < DEPTH; d++) {
-                int g = start + d * WARP;
-                if (g >= groups) break;
-                W w[R];
-#pragma unroll
-                for (int r = 0; r < R; r++) w[r] = W::unpack(raw[d][r], source.matrix(r).codebook);
-                fetch(d, g + DEPTH * WARP);
-                each(w, g);
+                    for (int r = 0; r < R; r++) w[r] = W::load(strip(u, r), source.matrix(now, r).codebook);
+                }, lot + lane_id());
+                // Before it is written again.
+                meet_in_warp();
+                ask();
             }
+            end(now);
         }
     }
 };
 
-// A row of activations in a block's shared memory: the halves of groups apart, so that lanes, a group each, read without conflicts.
-// Every warp reading it from the second-level cache took as long as the weights (H100, TinyLlama's head: 40 us instead of 24).
-struct Staged {
-    const int4* low;       // (groups)
-    const int4* high;      // (groups)
-    const Scales* scales;  // (groups)
-};
+// Whether blocks quantize.
+template <class W, int M>
+constexpr bool STAGES = M == 1 && !W::FLOAT;
 
-// By all threads of a block, which then see it: `shared_bytes` of phases.rs is the room it takes.
-DEVICE Staged stage(const Activations& x, int64_t row, uint8_t* room) {
-    int groups = int(x.k / GROUP);
-    int4* codes = reinterpret_cast<int4*>(room);
-    int4* scales = codes + 2 * groups;
-    const int4* from = reinterpret_cast<const int4*>(x.codes + row * x.k);
-    const int4* from_scales = reinterpret_cast<const int4*>(x.scales + row * groups);
-    for (int i = threadIdx.x; i < 3 * groups; i += blockDim.x) {
-        if (i < 2 * groups) {
-            codes[i % 2 * groups + i / 2] = fresh(from + i);
-        } else {
-            scales[i - 2 * groups] = fresh(from_scales + i - 2 * groups);
-        }
-    }
-    return {codes, codes + groups, reinterpret_cast<const Scales*>(scales)};
-}
-
-// Adds the products of R rows' numbers of a group and one row's activations to `sums`; `sum(r)` is the place of row r's.
-template <class W, int R, class Sum>
-DEVICE void add_group(const W (&w)[R], const Activations& x, int64_t row, int g, int4 low, int4 high, Scales scales,
-                      float least, Sum sum) {
-    Bytes all = {low, high, scales.scale, scales.sum};
+// Adds the products of R rows' numbers of a group and one row's activations to `sums`, if the group is there.
+template <class W, int R>
+DEVICE void add_group(const W (&w)[R], const Bytes& x, bool there, float (&sums)[R]) {
 #pragma unroll
-    for (int r = 0; r < R; r++) sum(r) = w[r].add(all, sum(r));
-    if (scales.rest_scale != 0.0f && scales.scale * scales.scale > least) {
-        Bytes rest = codes_of(x.rests + row * x.k + g * GROUP, scales.rest_scale, scales.rest_sum);
-#pragma unroll
-        for (int r = 0; r < R; r++) sum(r) = w[r].add(rest, sum(r));
+    for (int r = 0; r < R; r++) {
+        float sum = w[r].add(x, sums[r]);
+        sums[r] = there ? sum : sums[r];
     }
 }
 
-template <class W, int R, class Sum>
-DEVICE void add_numbers(const W (&w)[R], const Activations& x, int64_t row, int g, Sum sum) {
+template <class W, int R>
+DEVICE void add_numbers(const W (&w)[R], const Activations& x, int64_t row, int g, float (&sums)[R]) {
     float numbers[GROUP];
 #pragma unroll
     for (int i = 0; i < GROUP; i += 4) {
@@ -94,59 +127,130 @@ DEVICE void add_numbers(const W (&w)[R], const Activations& x, int64_t row, int 
         numbers[i] = four.x, numbers[i + 1] = four.y, numbers[i + 2] = four.z, numbers[i + 3] = four.w;
     }
 #pragma unroll
-    for (int r = 0; r < R; r++) sum(r) = w[r].add(numbers, sum(r));
+    for (int r = 0; r < R; r++) sums[r] = w[r].add(numbers, sums[r]);
 }
 
-// The sums of a warp's R rows times M rows of activations, `first` and those behind it, in every lane. Rows from `rows` on are
-// left out. All threads of the block come here.
-template <class W, int R, int M, int AHEAD, class Source>
-DEVICE void dots(Stream<W, R, AHEAD, Source>& stream, const Activations& x, int first, int rows, float eps,
-                 float (&sums)[R][M]) {
-    constexpr bool STAGES = M == 1 && !W::FLOAT;
-    LAUNCH_SHARED(room);
-    __shared__ Normed norms[M];
-    Staged staged = {};
-    if constexpr (STAGES) staged = stage(x, first, room);
-    // The last warps first: those in front have staged more.
-    int warps = blockDim.x / WARP;
-    for (int t = warps - 1 - warp_id(); t < M; t += warps) {
-        int row = min(first + t, rows - 1);
-        Normed n = normed(x, own_squares(x, row), eps);
-        if (lane_id() == 0) norms[t] = n;
+// How a kernel gets at its activations: M rows, `first` and those behind it. NORMS says that they are to be normed.
+template <class W, int M, bool NORMS>
+struct Taken {
+    static constexpr bool STAGED = STAGES<W, M>;
+    const Input& x;
+    int first, rows;
+    Staged staged;
+    Stager<NORMS> stager;
+    float factors[M];
+
+    // Asks for what is there before the kernel in front has ended.
+    DEVICE_MEMBER Taken(const Input& from, int at, int count, uint8_t* room)
+        : x(from), first(at), rows(count), staged(places_of(room, int(from.row.k / GROUP))), stager(from.row, staged) {
+        if constexpr (STAGED) stager.ask_early();
     }
-    __syncthreads();
+
+    // Of the block's room.
+    DEVICE_MEMBER int bytes() const { return STAGED ? staged_bytes(int(x.row.k / GROUP), NORMS) : 0; }
+
+    // As soon as it has.
+    DEVICE_MEMBER void ask() {
+        if constexpr (STAGED) stager.ask();
+    }
+
+    // All threads of a block come here.
+    DEVICE_MEMBER void take() {
+        if constexpr (STAGED) {
+            stager.put();
+            factors[0] = stager.norm();
+        } else {
 #pragma unroll
-    for (int r = 0; r < R; r++)
+            for (int t = 0; t < M; t++) factors[t] = fresh(x.ready.factors + min(first + t, rows - 1));
+        }
+    }
+};
+
+// Adds the rests of a lot, which few rows have.
+template <int R, class W, int M, bool NORMS, class Load>
+DEVICE void add_rests(const Taken<W, M, NORMS>& a, int groups, int first, Load load, float (&sums)[R]) {
+#pragma unroll 1
+    for (int u = 0; u < TOGETHER; u++) {
+        int g = first + u * WARP, at = min(g, groups - 1);
+        W w[R];
+        load(u, w);
+        Scales s = a.staged.scales[at];
+        bool there = g < groups && s.rest_scale != 0.0f;
+        add_group<W, R>(w, {a.staged.rest_low[at], a.staged.rest_high[at], s.rest_scale, s.rest_sum}, there, sums);
+    }
+}
+
+// Adds a lot of a tile. `first` is its first group of this lane, `load(u, w)` gives the numbers of strip u.
+template <int R, class W, int M, bool NORMS, class Load>
+DEVICE void add_lot(const Taken<W, M, NORMS>& a, int groups, int first, Load load, float (&sums)[M][R]) {
+    if constexpr (STAGES<W, M>) {
+        // Without branches, so that strips are computed side by side.
+        bool has_rest = false;
 #pragma unroll
-        for (int t = 0; t < M; t++) sums[r][t] = 0.0f;
-    stream.groups_of_lane([&](const W(&w)[R], int g) {
+        for (int u = 0; u < TOGETHER; u++) {
+            int g = first + u * WARP, at = min(g, groups - 1);
+            W w[R];
+            load(u, w);
+            Scales s = a.staged.scales[at];
+            add_group<W, R>(w, {a.staged.low[at], a.staged.high[at], s.scale, s.sum}, g < groups, sums[0]);
+            has_rest |= s.rest_scale != 0.0f;
+        }
+        if constexpr (NORMS)
+            if (any_of_warp(has_rest)) add_rests(a, groups, first, load, sums[0]);
+    } else {
+#pragma unroll 1
+        for (int u = 0; u < TOGETHER; u++) {
+            int g = first + u * WARP;
+            if (g >= groups) break;
+            W w[R];
+            load(u, w);
 #pragma unroll
-        for (int t = 0; t < M; t++) {
-            if (first + t >= rows) break;
-            auto sum = [&](int r) -> float& { return sums[r][t]; };
-            int64_t row = first + t;
-            if constexpr (W::FLOAT) {
-                add_numbers<W, R>(w, x, row, g, sum);
-            } else if constexpr (STAGES) {
-                add_group<W, R>(w, x, row, g, staged.low[g], staged.high[g], staged.scales[g], norms[t].least, sum);
-            } else {
-                const int4* codes = reinterpret_cast<const int4*>(x.codes + row * x.k + g * GROUP);
-                Scales scales = x.scales[row * stream.groups + g];
-                add_group<W, R>(w, x, row, g, codes[0], codes[1], scales, norms[t].least, sum);
+            for (int t = 0; t < M; t++) {
+                if (a.first + t >= a.rows) break;
+                int64_t row = a.first + t, at = row * groups + g;
+                if constexpr (W::FLOAT) {
+                    add_numbers<W, R>(w, a.x.ready, row, g, sums[t]);
+                } else {
+                    Scales s = fresh_as<int4>(a.x.ready.scales + at);
+                    add_group<W, R>(w, codes_of(a.x.ready.codes + at * GROUP, s.scale, s.sum), true, sums[t]);
+                    if (s.rest_scale != 0.0f)
+                        add_group<W, R>(w, codes_of(a.x.ready.rests + at * GROUP, s.rest_scale, s.rest_sum), true, sums[t]);
+                }
             }
         }
-    });
-#pragma unroll
-    for (int r = 0; r < R; r++)
-#pragma unroll
-        for (int t = 0; t < M; t++) sums[r][t] = warp_sum(sums[r][t]) * norms[t].factor;
+    }
 }
 
-// The sum that thread i of R * M is to write, out of those that every lane has.
-template <int R, int M>
-DEVICE float pick(const float (&sums)[R][M], int i) {
+// The products of a warp's tiles and the activations taken: `end(tile, sums)` with the sums of a tile in every lane. Rows from
+// `rows` on are left out.
+template <int R, class W, int M, bool NORMS, class Source, class End>
+DEVICE void multiply(Stream<W, R, Source>& stream, const Taken<W, M, NORMS>& a, End end) {
+    float sums[M][R];
+    auto clear = [&] {
+#pragma unroll
+        for (int t = 0; t < M; t++)
+#pragma unroll
+            for (int r = 0; r < R; r++) sums[t][r] = 0.0f;
+    };
+    clear();
+    auto each = [&](auto load, int first) { add_lot<R>(a, stream.groups, first, load, sums); };
+    stream.run(each, [&](int tile) {
+#pragma unroll
+        for (int t = 0; t < M; t++)
+#pragma unroll
+            for (int r = 0; r < R; r++) sums[t][r] = warp_sum(sums[t][r]) * a.factors[t];
+        end(tile, sums);
+        clear();
+    });
+}
+
+// Sum r of row t.
+template <int M, int R>
+DEVICE float pick(const float (&sums)[M][R], int t, int r) {
     float picked = sums[0][0];
 #pragma unroll
-    for (int j = 1; j < R * M; j++) picked = i == j ? sums[j / M][j % M] : picked;
+    for (int i = 0; i < M; i++)
+#pragma unroll
+        for (int j = 0; j < R; j++) picked = t == i && r == j ? sums[i][j] : picked;
     return picked;
 }

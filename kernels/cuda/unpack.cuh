@@ -19,15 +19,8 @@ struct Codes {
     uint32_t words[GROUP / 4];
 };
 
-struct Plane {
-    int64_t at;      // Which group of the matrix.
-    int64_t groups;  // How many the matrix has.
-};
-
-DEVICE Plane plane(const Matrix& m, int row, int g) {
-    int64_t groups = m.k / GROUP;
-    return {row * groups + g, m.rows * groups};
-}
+// Groups of a matrix.
+DEVICE int64_t groups_of(const Matrix& m) { return int64_t(m.rows) * (m.k / GROUP); }
 
 template <class T>
 DEVICE T read(const uint8_t* from) {

@@ -21,13 +21,18 @@ pub fn kernels() -> Option<&'static Library> {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kernels-{}.so", std::process::id()));
         let mut compiler = Command::new("g++");
         compiler.args(["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-fPIC", "-shared"]);
-        compiler.args(["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Itests/cuda", "tests/cuda/host.cpp"]);
+        compiler.args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Itests/cuda", "tests/cuda/host.cpp"]);
+        let is_ci = std::env::var_os("CI").as_deref() == Some("true".as_ref());
+        // A newer compiler may warn of what nobody here has seen.
+        if is_ci {
+            compiler.arg("-Werror");
+        }
         // A machine that only runs the tests has no sources.
         if !Path::new("tests/cuda/host.cpp").exists() {
             return None;
         }
         let Ok(output) = compiler.arg("-o").arg(&path).output() else {
-            assert_ne!(std::env::var_os("CI").as_deref(), Some("true".as_ref()), "g++ is not installed");
+            assert!(!is_ci, "g++ is not installed");
             return None;
         };
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -111,6 +116,16 @@ impl Gpu for Host {
 
     fn wait(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    // So few that warps have several turns.
+    fn multiprocessors(&self) -> usize {
+        2
+    }
+
+    // `launch_shared` of host.cpp.
+    fn shared_memory(&self) -> usize {
+        96 << 10
     }
 
     fn launch(&mut self, launch: &Launch<'_>, args: &[u8]) -> Result<()> {

@@ -16,6 +16,8 @@ inline int2 make_int2(int x, int y) { return {x, y}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 
 namespace host {
+// Threads of a block.
+constexpr int MOST = 1024;
 struct Index { unsigned x, y, z; };
 extern Index thread, block, grid, dim;
 extern uint8_t launch_shared[];
@@ -106,3 +108,4 @@ inline uint32_t __reduce_max_sync(uint32_t mask, uint32_t x) {
     }
     return x;
 }
+inline bool __any_sync(uint32_t mask, bool x) { return __reduce_max_sync(mask, x) != 0; }

@@ -8,8 +8,8 @@ namespace host {
 // What all threads gave lately: in turn one of two, so that nothing is written while it is still read.
 template <class T>
 struct Given {
-    static inline T all[2][256];
-    static inline unsigned turns[256];
+    static inline T all[2][host::MOST];
+    static inline unsigned turns[host::MOST];
 
     // Gives `mine` to this thread's warp; what its lanes gave.
     static const T* in_warp(const T& mine) {
@@ -83,8 +83,8 @@ struct Copy {
     bool there;
     unsigned lot;
 };
-inline std::vector<Copy> copies[256];
-inline unsigned lots[256];
+inline std::vector<Copy> copies[host::MOST];
+inline unsigned lots[host::MOST];
 
 inline void begin_copy(void* to, const void* from, int bytes, bool there) {
     copies[threadIdx.x].push_back({to, from, bytes, there, lots[threadIdx.x]});
@@ -104,18 +104,11 @@ inline void wait_for_copies(unsigned but) {
 }
 }  // namespace host
 
-inline bool __any_sync(uint32_t, bool mine) {
-    const bool* lanes = host::Given<bool>::in_warp(mine);
-    for (int i = 0; i < 32; i++)
-        if (lanes[i]) return true;
-    return false;
-}
-
 // As __syncthreads; whether `mine` is true of some thread.
 inline bool __syncthreads_or(bool mine) {
-    static bool all[2][256];
-    static unsigned turns[256];
-    bool(&now)[256] = all[turns[threadIdx.x]++ % 2];
+    static bool all[2][host::MOST];
+    static unsigned turns[host::MOST];
+    bool(&now)[host::MOST] = all[turns[threadIdx.x]++ % 2];
     now[threadIdx.x] = mine;
     host::meet_block();
     for (bool some : now)

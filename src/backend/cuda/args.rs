@@ -30,7 +30,7 @@ macro_rules! plain {
     };
 }
 
-plain!(f32, u32, u64, Matrix, Activations, Linear, Logits, Qkv, Gated, Quantize, HandOn, Begin, Finish, Attend, Decode);
+plain!(f32, u32, u64, Matrix, Activations, Linear, Logits, Qkv, Gated, Quantize, Begin, Finish, Attend, Decode);
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -48,32 +48,50 @@ pub struct Activations {
     pub rests: Address,
     pub scales: Address,
     pub numbers: Address,
-    /// 0 for rows that are not to be normed by their reader.
-    pub squares: Address,
+    pub factors: Address,
     pub k: i64,
+}
+
+/// A row that a kernel's blocks quantize.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Row {
+    pub numbers: Address,
+    /// Of the norm that it is still to go through; 0 for none.
+    pub weight: Address,
+    pub k: i64,
+    pub eps: f32,
+    /// 1 / k
+    pub inverse: f32,
+}
+
+/// What a matrix is multiplied with: a row that is quantized on the way, or rows that are.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Input {
+    pub row: Row,
+    pub ready: Activations,
 }
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Linear {
     pub matrix: Matrix,
-    pub x: Activations,
-    pub to: Activations,
-    pub weight: Address,
+    pub x: Input,
     pub stream: Address,
-    pub eps: f32,
     pub rows: i32,
+    pub pad: i32,
 }
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Logits {
     pub matrix: Matrix,
-    pub x: Activations,
+    pub x: Input,
     pub out: Address,
     pub best: Address,
-    pub eps: f32,
     pub rows: i32,
+    pub pad: i32,
 }
 
 /// What a [`Part`] gives: `Kind` of `gemv.cu`.
@@ -105,13 +123,13 @@ pub struct Cache {
 #[repr(C)]
 pub struct Qkv {
     pub parts: [Part; 3],
-    pub x: Activations,
+    pub x: Input,
     pub cache: Cache,
     pub query: Address,
     pub angles: Address,
     pub places: Address,
-    pub eps: f32,
     pub rows: i32,
+    pub pad: i32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -119,24 +137,17 @@ pub struct Qkv {
 pub struct Gated {
     pub gate: Matrix,
     pub up: Matrix,
-    pub x: Activations,
+    pub x: Input,
     pub to: Activations,
-    pub eps: f32,
     pub rows: i32,
+    pub pad: i32,
 }
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Quantize {
-    pub x: Address,
-    pub to: Activations,
-}
-
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct HandOn {
-    pub x: Address,
-    pub weight: Address,
+    /// The first of the rows.
+    pub row: Row,
     /// 0 for all rows in order.
     pub which: Address,
     pub to: Activations,
@@ -149,9 +160,9 @@ pub struct Begin {
     pub words: Address,
     pub to_words: Address,
     pub stream: Address,
-    pub weight: Address,
-    pub to: Activations,
     pub best: Address,
+    pub k: i32,
+    pub count: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -172,10 +183,10 @@ pub struct Decode {
     pub tables: Address,
     pub table: Address,
     pub positions: Address,
+    pub known: Address,
     pub partials: Address,
     pub counters: Address,
     pub out: Address,
-    pub to: Activations,
     pub scale: f32,
     pub heads: i32,
     pub kv_heads: i32,

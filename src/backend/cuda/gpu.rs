@@ -1,11 +1,11 @@
 //! What the backend asks of a GPU: memory, copies, launches. Everything runs in the order in which it was asked for.
 #![expect(unsafe_code, reason = "the driver's functions are C")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, c_void};
 
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUfunction_attribute_enum as Attribute};
+use cudarc::driver::sys::{self, CUdevice_attribute_enum as DeviceAttribute, CUfunction_attribute_enum as Attribute};
 
 use super::args::Plain;
 use super::images::IMAGES;
@@ -103,6 +103,12 @@ pub trait Gpu {
     /// Waits for all that was asked for.
     fn wait(&mut self) -> Result<()>;
 
+    /// Of which each has blocks of its own.
+    fn multiprocessors(&self) -> usize;
+
+    /// Bytes of shared memory that a block can have.
+    fn shared_memory(&self) -> usize;
+
     /// Launches a kernel, whose one argument is these bytes.
     fn launch(&mut self, launch: &Launch<'_>, args: &[u8]) -> Result<()>;
 
@@ -120,10 +126,14 @@ pub struct Nvidia {
     stream: sys::CUstream,
     modules: Vec<sys::CUmodule>,
     functions: HashMap<String, sys::CUfunction>,
+    /// Those that may have as much shared memory as there is.
+    prepared: HashSet<String>,
     memory: Vec<Address>,
     pinned: Vec<*mut c_void>,
     graphs: Vec<sys::CUgraphExec>,
     overlap: bool,
+    multiprocessors: usize,
+    shared_memory: usize,
 }
 
 impl Nvidia {
@@ -145,10 +155,13 @@ impl Nvidia {
             stream,
             modules: Vec::new(),
             functions: HashMap::new(),
+            prepared: HashSet::new(),
             memory: Vec::new(),
             pinned: Vec::new(),
             graphs: Vec::new(),
             overlap: false,
+            multiprocessors: 1,
+            shared_memory: 0,
         };
         for (name, image) in IMAGES {
             // SAFETY: a fat binary, as nvcc wrote it.
@@ -164,6 +177,13 @@ impl Nvidia {
         let code = version(Attribute::CU_FUNC_ATTRIBUTE_BINARY_VERSION)?
             .min(version(Attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION)?);
         gpu.overlap = overlap && code >= OVERLAP_FROM;
+        let size = |which| {
+            // SAFETY: the device is the driver's.
+            let size = unsafe { result::device::get_attribute(device, which) };
+            size.map(|n| usize::try_from(n).unwrap_or(0)).map_err(|e| failed("tell its size", e))
+        };
+        gpu.multiprocessors = size(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1);
+        gpu.shared_memory = size(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         Ok(gpu)
     }
 
@@ -181,6 +201,25 @@ impl Nvidia {
             }
         }
         Err(Error::runtime(format!("there is no kernel `{name}`")))
+    }
+}
+
+impl Nvidia {
+    /// Lets a kernel have as much shared memory as there is. All that run beside each other ask for the same split between that and the
+    /// first-level cache: a multiprocessor has to be empty to change it.
+    fn prepare(&self, function: sys::CUfunction) -> Result<()> {
+        let no = |e| failed("give a kernel shared memory", e);
+        // SAFETY: the function is loaded.
+        unsafe {
+            let own =
+                result::function::get_function_attribute(function, Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)
+                    .map_err(no)?;
+            let most = i32::try_from(self.shared_memory).unwrap_or(i32::MAX) - own;
+            let whole = Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+            result::function::set_function_attribute(function, whole, 100).map_err(no)?;
+            let dynamic = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            result::function::set_function_attribute(function, dynamic, most).map_err(no)
+        }
     }
 }
 
@@ -242,8 +281,19 @@ impl Gpu for Nvidia {
         unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed("finish a step", e))
     }
 
+    fn multiprocessors(&self) -> usize {
+        self.multiprocessors
+    }
+
+    fn shared_memory(&self) -> usize {
+        self.shared_memory
+    }
+
     fn launch(&mut self, launch: &Launch<'_>, args: &[u8]) -> Result<()> {
         let function = self.function(launch.kernel)?;
+        if launch.waits && self.prepared.insert(launch.kernel.to_owned()) {
+            self.prepare(function)?;
+        }
         let mut attribute = sys::CUlaunchAttribute {
             id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
             pad: [0; 4],

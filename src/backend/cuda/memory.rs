@@ -41,6 +41,8 @@ pub struct Places {
     pub cells: Address,
     /// (rows): where each row's block table begins in `tables`.
     pub table: Address,
+    /// (rows): positions of the row's sequence that earlier steps computed.
+    pub known: Address,
     /// Block tables, one behind the other; to the end.
     pub tables: Address,
 }
@@ -50,13 +52,13 @@ impl Places {
         let angles = arena.take(4 * Self::words(config, limits, rows));
         let positions = angles + 4 * (rows * config.head_dim) as Address;
         let column = 4 * rows as Address;
-        let (cells, table, tables) = (positions + column, positions + 2 * column, positions + 3 * column);
-        Self { angles, positions, cells, table, tables }
+        let [cells, table, known, tables] = [1, 2, 3, 4].map(|n| positions + n * column);
+        Self { angles, positions, cells, table, known, tables }
     }
 
     /// How many there are, of as many sequences as so many rows can have.
     pub fn words(config: &Config, limits: &Limits, rows: usize) -> usize {
-        rows * (config.head_dim + 3) + rows.min(limits.sequences) * limits.context.div_ceil(PAGE)
+        rows * (config.head_dim + 4) + rows.min(limits.sequences) * limits.context.div_ceil(PAGE)
     }
 }
 
@@ -134,7 +136,7 @@ fn activations(arena: &mut Arena, rows: usize, k: usize) -> Activations {
         rests: arena.take(rows * k),
         scales: arena.take(rows * k / GROUP * 16),
         numbers: arena.take(rows * k * 4),
-        squares: arena.take(rows * k / GROUP * 8),
+        factors: arena.take(rows * 4),
         k: k as i64,
     }
 }

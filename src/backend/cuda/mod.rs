@@ -72,8 +72,6 @@ pub struct Cuda {
     best: Pinned,
     /// Logits that the host asked for: of `head_rows` rows.
     some_logits: Pinned,
-    /// The norm that the residual stream goes to next.
-    next_norm: Address,
     replays: Replays,
     outcome: Outcome,
     memory: MemoryUse,
@@ -106,7 +104,6 @@ impl Cuda {
             options,
             step: Step::default(),
             tiles: Tiles::default(),
-            next_norm: model.output_norm,
             replays: Replays::default(),
             outcome: Outcome::default(),
             memory: MemoryUse { weights: plan.weights, kv: plan.kv },

@@ -2,14 +2,15 @@
 
 use super::Cuda;
 use super::args::{
-    Activations, Attend, Begin, Decode, Finish, Gated, HandOn, Linear, Logits, NONE, Part, Plain, Qkv, Quantize,
+    Activations, Attend, Begin, Decode, Finish, Gated, Input, Linear, Logits, NONE, Part, Plain, Qkv, Quantize, Row,
     bytes_of, bytes_of_mut,
 };
-use super::gpu::{Address, Launch, THREADS};
-use super::memory::{CHUNK, Places, chunks, head_rows};
+use super::gpu::{Address, Gpu, Launch, THREADS};
+use super::layout::matrix_bytes;
+use super::memory::{CHUNK, Places, SPAN, chunks, head_rows};
 use super::model::Matrix;
 use super::pages::numbers;
-use crate::backend::{Batch, Out, Phases, Probe, Slot, Want};
+use crate::backend::{Batch, Out, PAGE, Phases, Probe, Slot, Want};
 use crate::error::{Error, Result};
 use crate::format::packed::{Format, GROUP};
 
@@ -17,8 +18,6 @@ use crate::format::packed::{Format, GROUP};
 const HEADS: u32 = 8;
 /// Warps of a block: `WARPS` of `common.cuh`.
 const WARPS: usize = 8;
-/// The same of a block that gives 32 numbers of a row: `ADD` and `GATED` of `gemv.cuh`.
-const GROUP_WARPS: usize = 16;
 
 /// Rows of activations that a block takes at once.
 fn rows_at_once(format: Format, rows: usize) -> usize {
@@ -30,10 +29,74 @@ fn rows_at_once(format: Format, rows: usize) -> usize {
     }
 }
 
-/// Bytes of a staged row of activations, see `stream.cuh`.
-fn shared_bytes(format: Format, k: usize, rows: usize) -> usize {
-    if rows == 1 && !format.is_float() { k + k / GROUP * 16 } else { 0 }
+/// Whether blocks quantize what they multiply: `STAGES` of `stream.cuh`.
+fn stages(format: Format, rows: usize) -> bool {
+    rows == 1 && !format.is_float()
 }
+
+/// Bytes of a staged row: the same of `stage.cuh`.
+fn staged_bytes(k: usize, is_normed: bool) -> usize {
+    (k / GROUP * if is_normed { 88 } else { 48 }).next_multiple_of(16)
+}
+
+/// A kernel over the rows of a matrix, with few rows of activations.
+struct Few<'a> {
+    what: &'a str,
+    format: Format,
+    /// Rows of a tile, which is what a warp computes at a time.
+    tile: usize,
+    tiles: usize,
+    /// Of the activations.
+    k: usize,
+    is_normed: bool,
+    rows: usize,
+}
+
+impl Few<'_> {
+    fn at_once(&self) -> usize {
+        rows_at_once(self.format, self.rows)
+    }
+
+    /// What a block can have: the same of `gemv.cuh`.
+    fn most_warps(&self) -> usize {
+        match (self.at_once(), self.what) {
+            (1, "add_linear") => 32,
+            (1, _) => 24,
+            _ => WARPS,
+        }
+    }
+
+    /// Shared memory of a block with so many warps that have tiles: `stage.cuh`, and `Stream` of `stream.cuh`.
+    fn shared(&self, warps: usize) -> usize {
+        let strip = matrix_bytes(self.format, 1, STRIP).next_multiple_of(16);
+        let lots = if self.tile == 1 { 3 } else { 2 };
+        let staged = if stages(self.format, self.rows) { staged_bytes(self.k, self.is_normed) } else { 0 };
+        staged + warps * lots * TOGETHER * self.tile * strip
+    }
+
+    /// Blocks, warps of each, and the shared memory that they take. One block a multiprocessor, of as few warps as it takes to have all
+    /// tiles in as few turns as there can be, and of as many as it takes to quantize four numbers each; with several rows of activations,
+    /// which take more registers, blocks of 8 warps for one turn.
+    fn cut(&self, gpu: &dyn Gpu) -> [usize; 3] {
+        let fits = |warps: &usize| self.shared(*warps) <= gpu.shared_memory() - OWN_SHARED;
+        let most = (1..=self.most_warps()).rev().find(fits).unwrap_or(1);
+        if self.at_once() > 1 {
+            return [self.tiles.div_ceil(most), most, self.shared(most)];
+        }
+        let turns = self.tiles.div_ceil(gpu.multiprocessors() * most);
+        let warps = self.tiles.div_ceil(gpu.multiprocessors() * turns);
+        let blocks = self.tiles.div_ceil(turns * warps);
+        let warps = warps.max(most.min(self.k.div_ceil(4 * 32)));
+        [blocks, warps, self.shared(warps.min(self.tiles.div_ceil(blocks)))]
+    }
+}
+
+/// Numbers of a strip: 32 groups, see `stream.cuh`.
+const STRIP: usize = 32 * GROUP;
+/// Strips of a row that are computed together, see `stream.cuh`.
+const TOGETHER: usize = 2;
+/// Shared memory that kernels over matrices have beside what a launch gives them, at most.
+const OWN_SHARED: usize = 4096;
 
 impl Cuda {
     fn launch<A: Plain>(&mut self, launch: &Launch<'_>, args: A) -> Result<()> {
@@ -50,31 +113,51 @@ impl Cuda {
         self.launch(&Launch { kernel, grid, threads: THREADS, shared: 0, waits: true }, args)
     }
 
-    /// A kernel over a matrix of a format, of which so many blocks of so many warps give all rows. `x` is
-    /// the width of the activations, and how many rows of them there are.
-    fn over<A: Plain>(
+    /// A kernel over a matrix, or over two.
+    fn over<A: Plain>(&mut self, few: &Few<'_>, args: A) -> Result<()> {
+        let [blocks, warps, shared] = few.cut(&*self.gpu);
+        let at_once = few.at_once();
+        let launch = Launch {
+            kernel: &format!("{}_{:?}_{at_once}", few.what, few.format),
+            grid: [blocks as u32, few.rows.div_ceil(at_once) as u32, 1],
+            threads: 32 * warps as u32,
+            shared,
+            waits: true,
+        };
+        self.launch(&launch, args)
+    }
+
+    /// Quantizes rows of numbers: those that `which` names, or all in order.
+    pub fn quantize(&mut self, row: Row, which: Address, rows: usize, to: Activations) -> Result<()> {
+        let is_normed = row.weight != 0;
+        let launch = Launch {
+            kernel: if is_normed { "quantize_unnormed" } else { "quantize_rows" },
+            grid: [rows as u32, 1, 1],
+            threads: THREADS,
+            shared: staged_bytes(to.k as usize, is_normed),
+            waits: true,
+        };
+        self.launch(&launch, Quantize { row, which, to })
+    }
+
+    /// Numbers as rows to be multiplied; `weight` is that of their norm, or 0.
+    fn row(&self, numbers: Address, weight: Address, k: usize) -> Row {
+        Row { numbers, weight, k: k as i64, eps: self.model.config.rms_eps, inverse: 1.0 / k as f32 }
+    }
+
+    /// The same as matrices of some formats take them, of few rows: quantized by their kernels, or now.
+    fn input(
         &mut self,
-        what: &str,
-        format: Format,
-        blocks: usize,
-        warps: usize,
-        x: (usize, usize),
-        args: A,
-    ) -> Result<()> {
-        let (k, rows) = x;
-        let at_once = rows_at_once(format, rows);
-        let kernel = format!("{what}_{format:?}_{at_once}");
-        let grid = [blocks as u32, rows.div_ceil(at_once) as u32, 1];
-        self.launch(
-            &Launch {
-                kernel: &kernel,
-                grid,
-                threads: 32 * warps as u32,
-                shared: shared_bytes(format, k, rows),
-                waits: true,
-            },
-            args,
-        )
+        row: Row,
+        which: Address,
+        rows: usize,
+        ready: Activations,
+        formats: &[Format],
+    ) -> Result<Input> {
+        if which != 0 || !formats.iter().all(|format| stages(*format, rows)) {
+            self.quantize(row, which, rows, ready)?;
+        }
+        Ok(Input { row, ready })
     }
 
     /// Where the step's rows belong.
@@ -100,9 +183,15 @@ impl Cuda {
         self.plan_tiles()
     }
 
+    /// Words that a step of so many rows begins with, whichever it is of those that one recording does for.
+    fn words_of_replay(&self) -> usize {
+        let sequences = self.step.rows().min(self.limits.sequences);
+        let tables = sequences * (self.blocks_of_context() * SPAN / PAGE).min(self.limits.context.div_ceil(PAGE));
+        self.inbox.words_before_tables() + tables
+    }
+
     /// The first kernel of a step.
     fn enqueue_begin(&mut self) -> Result<()> {
-        self.next_norm = self.model.layers[0].attn_norm;
         if !self.step.is_of_few() {
             return Ok(());
         }
@@ -111,19 +200,13 @@ impl Cuda {
             words: self.inbox.words.device,
             to_words: self.places().angles,
             stream: self.buffers.hidden,
-            weight: self.next_norm,
-            to: self.buffers.normed,
             best: self.buffers.best,
+            k: self.model.config.hidden as i32,
+            count: self.words_of_replay() as u32,
         };
         let rows = self.step.rows() as u32;
         let blocks = self.model.config.hidden.div_ceil(GROUP * WARPS) as u32;
         self.waiting("begin_step", [rows, blocks, 1], args)
-    }
-
-    /// Rows of the residual stream for the next norm; those that `which` names, or all of them in order.
-    fn hand_on(&mut self, which: Address, rows: usize) -> Result<()> {
-        let args = HandOn { x: self.buffers.hidden, weight: self.next_norm, which, to: self.buffers.normed };
-        self.plainly("hand_on", [rows as u32, 1, 1], args)
     }
 
     /// All of a step but its head.
@@ -151,30 +234,43 @@ impl Cuda {
         self.enqueue_head_of(out)
     }
 
-    /// The head for all rows of the step, in order: few of them.
+    /// The head for the first rows of the step, in order: few of them.
     ///
     /// # Errors
     /// When the GPU fails.
     pub fn enqueue_head(&mut self, rows: usize) -> Result<()> {
-        self.logits(rows)
+        let row = self.row(self.buffers.hidden, self.model.output_norm, self.model.config.hidden);
+        self.logits(row, 0, rows)
     }
 
-    /// The head for the first rows of those that were handed on.
-    fn logits(&mut self, rows: usize) -> Result<()> {
-        let head = self.model.head;
+    /// The head for rows of the residual stream: those that `which` names, or all in order.
+    fn logits(&mut self, row: Row, which: Address, rows: usize) -> Result<()> {
+        let (head, k) = (self.model.head, self.model.config.hidden);
         let args = Logits {
             matrix: head.place,
-            x: self.buffers.normed,
+            x: self.input(row, which, rows, self.buffers.normed, &[head.format])?,
             out: self.buffers.logits,
             best: self.buffers.best,
-            eps: self.model.config.rms_eps,
             rows: rows as i32,
+            pad: 0,
         };
-        let block = WARPS * 4;
-        let blocks = self.model.config.vocab.div_ceil(block);
-        self.over("logits", head.format, blocks, WARPS, (self.model.config.hidden, rows), args)?;
+        let tiles = self.model.config.vocab.div_ceil(2);
+        self.over(&Few { what: "logits", format: head.format, tile: 2, tiles, k, is_normed: true, rows }, args)?;
         let args = Finish { best: self.buffers.best, out: self.best.device, rows: rows as i64 };
         self.waiting("finish_step", [1; 3], args)
+    }
+
+    /// The same for wanted rows of any step.
+    fn logits_of(&mut self, out: &[Out<'_>]) -> Result<()> {
+        self.gpu.write(self.buffers.best, &vec![0; 8 * out.len()])?;
+        let k = self.model.config.hidden;
+        let mut row = self.row(self.buffers.hidden, self.model.output_norm, k);
+        if stages(self.model.head.format, out.len()) {
+            row.numbers += (4 * k * out[0].row as usize) as Address;
+            return self.logits(row, 0, 1);
+        }
+        self.step.ask_for(out, &self.buffers, &mut *self.gpu)?;
+        self.logits(row, self.buffers.which, out.len())
     }
 
     /// Whether the head is for all rows of a step of few, in order.
@@ -199,11 +295,7 @@ impl Cuda {
             return self.read_out(out);
         }
         for some in out.chunks(head_rows(&self.limits)) {
-            self.step.ask_for(some, &self.buffers, &mut *self.gpu)?;
-            self.gpu.write(self.buffers.best, &vec![0; 8 * some.len()])?;
-            self.next_norm = self.model.output_norm;
-            self.hand_on(self.buffers.which, some.len())?;
-            self.logits(some.len())?;
+            self.logits_of(some)?;
             self.read_out(some)?;
         }
         if out.is_empty() { self.gpu.wait() } else { Ok(()) }
@@ -240,10 +332,10 @@ impl Cuda {
             tables: places.tables,
             table: places.table,
             positions: places.positions,
+            known: places.known,
             partials: self.buffers.partials,
             counters: self.buffers.counters,
             out: self.buffers.attended,
-            to: Activations { squares: 0, ..self.buffers.heads },
             scale: 1.0 / (config.head_dim as f32).sqrt(),
             heads: config.heads as i32,
             kv_heads: config.kv_heads as i32,
@@ -251,7 +343,7 @@ impl Cuda {
             chunks: chunks(&self.limits) as i32,
             pad: 0,
         };
-        let kernel = format!("decode_{}_{}", config.head_dim, if group > 4 { 8 } else { 4 });
+        let kernel = format!("decode_{}", config.head_dim);
         let blocks = self.blocks_of_context().min(chunks(&self.limits));
         let grid = [blocks as u32, config.kv_heads as u32, self.step.rows() as u32];
         self.waiting(&kernel, grid, args)?;
@@ -282,28 +374,34 @@ impl Cuda {
 
     /// What attention gave, quantized.
     fn quantize_heads(&mut self) -> Result<()> {
-        let args = Quantize { x: self.buffers.attended, to: Activations { squares: 0, ..self.buffers.heads } };
-        self.plainly("quantize_rows", [self.step.rows() as u32, 1, 1], args)
+        let row = self.row(self.buffers.attended, 0, self.model.config.q_dim());
+        self.quantize(row, 0, self.step.rows(), self.buffers.heads)
     }
 
-    /// Adds a matrix's product to the residual stream, which goes to the norm `next`.
-    fn add(&mut self, matrix: Matrix, x: Activations, next: Address) -> Result<()> {
+    /// Adds a matrix's product with numbers, which are `ready` where the step is one of many rows, to the residual stream.
+    fn add(&mut self, matrix: Matrix, numbers: Address, ready: Activations) -> Result<()> {
         if !self.step.is_of_few() {
-            return self.add_many(matrix, x);
+            return self.add_many(matrix, ready);
         }
-        let rows = self.step.rows();
-        self.next_norm = next;
+        let (rows, k) = (self.step.rows(), ready.k as usize);
         let args = Linear {
             matrix: matrix.place,
-            x: Activations { squares: 0, ..x },
-            to: self.buffers.normed,
-            weight: next,
+            x: self.input(self.row(numbers, 0, k), 0, rows, ready, &[matrix.format])?,
             stream: self.buffers.hidden,
-            eps: 0.0,
             rows: rows as i32,
+            pad: 0,
         };
-        let blocks = self.model.config.hidden / GROUP;
-        self.over("add_linear", matrix.format, blocks, GROUP_WARPS, (x.k as usize, rows), args)
+        let tiles = self.model.config.hidden;
+        self.over(&Few { what: "add_linear", format: matrix.format, tile: 1, tiles, k, is_normed: false, rows }, args)
+    }
+
+    /// The residual stream as matrices of some formats take it.
+    fn normed_input(&mut self, weight: Address, formats: &[Format]) -> Result<Input> {
+        let row = self.row(self.buffers.hidden, weight, self.model.config.hidden);
+        if self.step.is_of_few() {
+            return self.input(row, 0, self.step.rows(), self.buffers.normed, formats);
+        }
+        Ok(Input { row, ready: self.normed(weight)? })
     }
 }
 
@@ -320,7 +418,7 @@ impl Phases for Cuda {
     fn qkv(&mut self, layer: usize) -> Result<()> {
         let (rows, l) = (self.step.rows(), &self.model.layers[layer]);
         let (matrices, bias, norm, places) = (l.qkv, l.bias, l.attn_norm, self.places());
-        let x = self.normed(norm)?;
+        let x = self.normed_input(norm, &matrices.map(|m| m.format))?;
         // One launch for all parts of a format.
         for (first, leader) in matrices.iter().enumerate() {
             if matrices[..first].iter().any(|m| m.format == leader.format) {
@@ -338,16 +436,17 @@ impl Phases for Cuda {
                 query: self.buffers.query,
                 angles: places.angles,
                 places: places.cells,
-                eps: self.model.config.rms_eps,
                 rows: rows as i32,
+                pad: 0,
             };
             if !self.step.is_of_few() {
                 self.qkv_many(leader.format, args)?;
                 continue;
             }
             let same = matrices.iter().filter(|m| m.format == leader.format);
-            let blocks = same.map(|m| (m.place.rows as usize).div_ceil(2 * WARPS)).sum();
-            self.over("qkv", leader.format, blocks, WARPS, (self.model.config.hidden, rows), args)?;
+            let tiles = same.map(|m| m.place.rows as usize / 2).sum();
+            let k = self.model.config.hidden;
+            self.over(&Few { what: "qkv", format: leader.format, tile: 2, tiles, k, is_normed: true, rows }, args)?;
         }
         Ok(())
     }
@@ -358,7 +457,7 @@ impl Phases for Cuda {
         }
         let (config, places) = (&self.model.config, self.places());
         // As many as a recorded step has to do for.
-        let chunks = (self.blocks_of_context() * super::memory::SPAN).div_ceil(CHUNK);
+        let chunks = (self.blocks_of_context() * SPAN).div_ceil(CHUNK);
         let args = Attend {
             query: self.buffers.query,
             cache: self.pages,
@@ -379,13 +478,11 @@ impl Phases for Cuda {
             pad: 0,
         };
         self.attend_by_rows(args)?;
-        self.quantize_heads()
+        if self.step.is_of_few() { Ok(()) } else { self.quantize_heads() }
     }
 
     fn attn_out(&mut self, layer: usize) -> Result<()> {
-        let l = &self.model.layers[layer];
-        let (o, norm) = (l.o, l.ffn_norm);
-        self.add(o, self.buffers.heads, norm)
+        self.add(self.model.layers[layer].o, self.buffers.attended, self.buffers.heads)
     }
 
     fn gate_up(&mut self, layer: usize) -> Result<()> {
@@ -394,21 +491,20 @@ impl Phases for Cuda {
         let args = Gated {
             gate: gate.place,
             up: up.place,
-            x: self.normed(norm)?,
-            to: Activations { squares: 0, ..self.buffers.gated },
-            eps: self.model.config.rms_eps,
+            x: self.normed_input(norm, &[gate.format])?,
+            to: self.buffers.gated,
             rows: rows as i32,
+            pad: 0,
         };
         if !self.step.is_of_few() {
             return self.gated_many(gate.format, args);
         }
-        let (k, blocks) = (self.model.config.hidden, self.model.config.ffn / GROUP);
-        self.over("gated", gate.format, blocks, GROUP_WARPS, (k, rows), args)
+        let (k, tiles) = (self.model.config.hidden, self.model.config.ffn);
+        self.over(&Few { what: "gated", format: gate.format, tile: 2, tiles, k, is_normed: true, rows }, args)
     }
 
     fn down(&mut self, layer: usize) -> Result<()> {
-        let next = self.model.layers.get(layer + 1).map_or(self.model.output_norm, |l| l.attn_norm);
-        self.add(self.model.layers[layer].down, self.buffers.gated, next)
+        self.add(self.model.layers[layer].down, self.buffers.gated.numbers, self.buffers.gated)
     }
 
     fn head(&mut self, out: &[Out<'_>]) -> Result<()> {
@@ -432,14 +528,13 @@ impl Probe for Cuda {
     fn put(&mut self, slot: Slot, values: &[f32]) -> Result<()> {
         let (place, _) = self.slot(slot);
         self.gpu.write(place, bytes_of(values))?;
-        // What the next phase reads is what the last one made of them.
+        // Matrices of many rows read what the phase before them made of its numbers.
         match slot {
-            Slot::Hidden if self.step.is_of_few() => self.hand_on(0, self.step.rows()),
+            _ if self.step.is_of_few() => Ok(()),
             Slot::Attended => self.quantize_heads(),
             Slot::Hidden | Slot::Query => Ok(()),
             Slot::Gated => {
-                let args = Quantize { x: place, to: Activations { squares: 0, ..self.buffers.gated } };
-                self.plainly("quantize_rows", [self.step.rows() as u32, 1, 1], args)
+                self.quantize(self.row(place, 0, self.model.config.ffn), 0, self.step.rows(), self.buffers.gated)
             }
         }
     }

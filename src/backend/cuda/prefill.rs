@@ -133,15 +133,12 @@ impl Cuda {
         self.gpu.write(self.buffers.tiles, bytes_of(&self.tiles.numbers))
     }
 
-    /// The residual stream as the next matrix reads it: of few rows what was handed on, of many rows normed now.
+    /// The residual stream of many rows, normed.
     ///
     /// # Errors
     /// When the GPU fails.
     pub fn normed(&mut self, weight: Address) -> Result<Activations> {
-        if self.step.is_of_few() {
-            return Ok(self.buffers.normed);
-        }
-        let to = Activations { squares: 0, ..self.buffers.normed };
+        let to = self.buffers.normed;
         let args = Norm { x: self.buffers.hidden, weight, to, eps: self.model.config.rms_eps, pad: 0 };
         self.plainly("norm_quantize", [self.step.rows() as u32, 1, 1], args)?;
         Ok(to)

@@ -22,6 +22,7 @@ pub struct Step {
     positions: Vec<u32>,
     places: Vec<u32>,
     table: Vec<u32>,
+    known: Vec<u32>,
     tables: Vec<u32>,
     which: Vec<u32>,
 }
@@ -56,7 +57,7 @@ impl Step {
         }
         self.seqs.clear();
         self.seqs.extend_from_slice(batch.seqs);
-        for vector in [&mut self.positions, &mut self.places, &mut self.table, &mut self.tables] {
+        for vector in [&mut self.positions, &mut self.places, &mut self.table, &mut self.known, &mut self.tables] {
             vector.clear();
         }
         self.angles.clear();
@@ -67,6 +68,7 @@ impl Step {
                 self.positions.push(row.pos);
                 self.places.push(page * PAGE as u32 + row.pos % PAGE as u32);
                 self.table.push(self.tables.len() as u32);
+                self.known.push(seq.kv_len - seq.rows.len() as u32);
                 for frequency in &model.frequencies {
                     let (sine, cosine) = (row.pos as f32 * frequency).sin_cos();
                     self.angles.extend([cosine, sine]);
@@ -87,20 +89,20 @@ impl Step {
         gpu.write(to.positions, bytes_of(&self.positions))?;
         gpu.write(to.cells, bytes_of(&self.places))?;
         gpu.write(to.table, bytes_of(&self.table))?;
+        gpu.write(to.known, bytes_of(&self.known))?;
         gpu.write(to.tables, bytes_of(&self.tables))
     }
 
     /// Lays it out where `begin_step` finds it; few rows.
     pub fn lay_out(&self, inbox: &Inbox) {
         inbox.embeddings.put(0, bytes_of(&self.hidden));
-        let words = inbox.rows * (inbox.head_dim + 3) + self.tables.len();
-        inbox.words.put(0, bytes_of(&[words as u32]));
-        let mut at = 4;
+        let mut at = 0;
         for (words, column) in [
             (bytes_of(&self.angles), inbox.rows * inbox.head_dim),
             (bytes_of(&self.positions), inbox.rows),
             (bytes_of(&self.places), inbox.rows),
             (bytes_of(&self.table), inbox.rows),
+            (bytes_of(&self.known), inbox.rows),
             (bytes_of(&self.tables), 0),
         ] {
             inbox.words.put(at, words);
@@ -123,7 +125,7 @@ impl Step {
 pub struct Inbox {
     /// (rows, hidden) numbers.
     pub embeddings: Pinned,
-    /// How many words there are, then they, as [`Places`] has them.
+    /// As [`Places`] has them.
     pub words: Pinned,
     rows: usize,
     head_dim: usize,
@@ -136,9 +138,14 @@ impl Inbox {
         let rows = limits.chunk.min(FEW);
         Ok(Self {
             embeddings: gpu.take_pinned(4 * rows * config.hidden)?,
-            words: gpu.take_pinned(4 * (1 + Places::words(config, limits, rows)))?,
+            words: gpu.take_pinned(4 * Places::words(config, limits, rows))?,
             rows,
             head_dim: config.head_dim,
         })
+    }
+
+    /// Words of a step in front of its block tables.
+    pub fn words_before_tables(&self) -> usize {
+        self.rows * (self.head_dim + 4)
     }
 }

@@ -1,0 +1,198 @@
+// A row of numbers, quantized by the block that multiplies it.
+//
+// A thread has four neighbouring numbers, eight threads a group. Every block does it anew: handing on int8 instead ties a block to
+// groups of 32 rows of its matrix, which are too few to fill a GPU (H100, TinyLlama: 64 blocks for `down`, on 132 multiprocessors).
+#pragma once
+
+#include "quantize.cuh"
+
+// A row of k numbers; `weight` is that of the norm that it is still to go through, or null.
+struct Row {
+    const float* numbers;
+    const float* weight;
+    int64_t k;
+    float eps;
+    float inverse;  // 1 / k
+};
+
+constexpr int FOUR = 4;
+// Threads of a group.
+constexpr int OF_GROUP = GROUP / FOUR;
+
+// What a thread made of its four numbers.
+struct Coded {
+    uint32_t word;
+    float4 left;  // What the codes left.
+    float scale;  // This and the sum are the group's.
+    int sum;
+};
+
+// Added to a number below 2^22 and taken away again, this leaves the nearest integer, halves to even; in between, the sum's lower bits
+// are that integer's.
+constexpr float ROUNDER = 12582912.0f;
+
+// Of a number that quantize_four() divides by; of none, anything finite.
+DEVICE float reciprocal(float x) {
+#ifdef __CUDACC__
+    float r;
+    asm("rcp.approx.ftz.f32 %0,%1;" : "=f"(r) : "f"(fmaxf(x, 1e-30f)));
+    return r;
+#else
+    return 1.0f / fmaxf(x, 1e-30f);
+#endif
+}
+
+// Quantizes a group, of which eight threads have four numbers each.
+DEVICE Coded quantize_four(float4 x) {
+    float largest = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+    for (int o = 1; o < OF_GROUP; o *= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, o));
+    float inverse = 127.0f * reciprocal(largest);
+    Coded q;
+    q.scale = largest * (1.0f / 127.0f);
+    auto code = [&](float x, float& left) {
+        float rounded = x * inverse + ROUNDER;
+        left = fmaf(rounded - ROUNDER, -q.scale, x);
+        return __float_as_uint(rounded);
+    };
+    uint32_t a = code(x.x, q.left.x), b = code(x.y, q.left.y), c = code(x.z, q.left.z), d = code(x.w, q.left.w);
+    q.word = __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+    q.sum = __dp4a(int(q.word), 0x01010101, 0);
+    for (int o = 1; o < OF_GROUP; o *= 2) q.sum += __shfl_xor_sync(~0u, q.sum, o);
+    return q;
+}
+
+DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w}; }
+
+DEVICE float square(float4 x) { return fmaf(x.w, x.w, fmaf(x.z, x.z, fmaf(x.y, x.y, x.x * x.x))); }
+
+// A quantized row. The halves of groups lie apart, so that lanes, a group each, read them without conflicts.
+struct Staged {
+    int4* low;        // (groups)
+    int4* high;       // (groups)
+    Scales* scales;   // (groups)
+    int4* rest_low;   // (groups), of a row that is normed: those of outliers
+    int4* rest_high;  // (groups)
+    float2* squares;  // (groups / 4): of 128 numbers each, and of those times the norm's weight
+};
+
+// The room that a row of so many groups takes: phases.rs has the same.
+DEVICE int staged_bytes(int groups, bool is_normed) { return (groups * (is_normed ? 88 : 48) + 15) / 16 * 16; }
+
+// Where it lies.
+DEVICE Staged places_of(uint8_t* room, int groups) {
+    int4* at = reinterpret_cast<int4*>(room);
+    return {at, at + groups, reinterpret_cast<Scales*>(at + 2 * groups), at + 3 * groups, at + 4 * groups,
+            reinterpret_cast<float2*>(at + 5 * groups)};
+}
+
+// Quantizes a row by all threads of a block. A kernel's instructions are run once or twice, and four or more warps share an issue
+// slot: there are to be few.
+template <bool NORMS>
+struct Stager {
+    Row row;
+    Staged to;
+    int fours;
+    // Under way: this thread's next numbers, and the weights of the first.
+    static constexpr int AHEAD = NORMS ? 1 : 3;
+    float4 numbers[AHEAD], weight;
+    // What the codes of the last ones left.
+    float4 left;
+
+    DEVICE_MEMBER Stager(const Row& from, const Staged& place) : row(from), to(place), fours(int(from.k / FOUR)) {}
+
+    // Lanes behind the end do as the last one does, and write nothing.
+    DEVICE_MEMBER int which(int t) const { return min(t, fours - 1); }
+    DEVICE_MEMBER float4 number(int t) const { return fresh(reinterpret_cast<const float4*>(row.numbers) + which(t)); }
+    DEVICE_MEMBER float4 norm_weight(int t) const { return fresh(reinterpret_cast<const float4*>(row.weight) + which(t)); }
+
+    // Asks for what is there before the kernel in front has ended.
+    DEVICE_MEMBER void ask_early() {
+        if (NORMS) weight = norm_weight(threadIdx.x);
+    }
+
+    DEVICE_MEMBER void ask() {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            if (i == 0 || int(i * blockDim.x) < fours) numbers[i] = number(i * blockDim.x + threadIdx.x);
+    }
+
+    DEVICE_MEMBER void put() {
+        int begin = warp_id() * WARP;
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++, begin += blockDim.x)
+            if (begin < fours) put_four(begin + lane_id(), numbers[i], weight);
+#pragma unroll 1
+        for (; begin < fours; begin += blockDim.x) {
+            int t = begin + lane_id();
+            put_four(t, number(t), NORMS ? norm_weight(t) : weight);
+        }
+    }
+
+    // By whole warps.
+    DEVICE_MEMBER void put_four(int t, float4 x, float4 w) {
+        if (NORMS) {
+            float2 squares = {square(x), 0.0f};
+            x = times(x, w);
+            squares.y = square(x);
+            squares.x = warp_sum(t < fours ? squares.x : 0.0f);
+            squares.y = warp_sum(t < fours ? squares.y : 0.0f);
+            if (lane_id() == 0) to.squares[t / WARP] = squares;
+        }
+        Coded q = quantize_four(x);
+        left = q.left;
+        if (t >= fours) return;
+        put_word(to.low, to.high, t, q.word);
+        if (t % OF_GROUP == 0) to.scales[t / OF_GROUP] = {q.scale, q.sum, 0.0f, 0};
+    }
+
+    DEVICE_MEMBER static void put_word(int4* low, int4* high, int t, uint32_t word) {
+        int part = t % OF_GROUP;
+        reinterpret_cast<uint32_t*>((part < 4 ? low : high) + t / OF_GROUP)[part % 4] = word;
+    }
+
+    // All threads see all of the row behind it: the norm's factor.
+    DEVICE_MEMBER float norm() {
+        __syncthreads();
+        if (!NORMS) return 1.0f;
+        float2 sums = make_float2(0.0f, 0.0f);
+#pragma unroll 8
+        for (int i = 0; i < (fours + WARP - 1) / WARP; i++) {
+            float2 squares = to.squares[i];
+            sums.x += squares.x;
+            sums.y += squares.y;
+        }
+        float limit = sums.y * row.inverse * (OUTLIER * OUTLIER / (127.0f * 127.0f));
+        bool has_outlier = false;
+#pragma unroll 1
+        for (int g = lane_id(); g < fours / OF_GROUP; g += WARP) has_outlier |= is_outlier(g, limit);
+        if (any_of_warp(has_outlier)) {
+            put_rests(limit);
+            __syncthreads();
+        }
+        return rsqrtf(fmaf(sums.x, row.inverse, row.eps));
+    }
+
+    // Every warp finds the same ones.
+    DEVICE_MEMBER bool is_outlier(int g, float limit) const { return to.scales[g].scale * to.scales[g].scale > limit; }
+
+    DEVICE_MEMBER void put_rests(float limit) {
+#pragma unroll 1
+        for (int begin = warp_id() * WARP; begin < fours; begin += blockDim.x) {
+            int t = begin + lane_id();
+            bool is = t < fours && is_outlier(t / OF_GROUP, limit);
+            if (!any_of_warp(is)) continue;
+            if (fours > int(blockDim.x)) left = quantize_four(times(number(t), norm_weight(t))).left;
+            Coded q = quantize_four(left);
+            if (!is) continue;
+            put_word(to.rest_low, to.rest_high, t, q.word);
+            Scales& scales = to.scales[t / OF_GROUP];
+            if (t % OF_GROUP == 0) scales.rest_scale = q.scale, scales.rest_sum = q.sum;
+        }
+    }
+};
+
+// What a kernel multiplies: a row that its blocks quantize, or rows that are.
+struct Input {
+    Row row;
+    Activations ready;
+};
