@@ -86,11 +86,13 @@ impl Few<'_> {
         let turns = self.tiles.div_ceil(gpu.multiprocessors() * most);
         let warps = self.tiles.div_ceil(gpu.multiprocessors() * turns);
         let blocks = self.tiles.div_ceil(turns * warps);
-        let warps = warps.max(most.min(self.k.div_ceil(4 * 32)));
+        let warps = warps.max(most.min(QUANTIZING_WARPS).min(self.k.div_ceil(4 * 32)));
         [blocks, warps, self.shared(warps.min(self.tiles.div_ceil(blocks)))]
     }
 }
 
+/// Warps of a block that are there to quantize alone, at most: their registers keep the next kernel's blocks out.
+const QUANTIZING_WARPS: usize = 24;
 /// Numbers of a strip: 32 groups, see `stream.cuh`.
 const STRIP: usize = 32 * GROUP;
 /// Strips of a row that are computed together, see `stream.cuh`.
