@@ -283,6 +283,18 @@ fn damaged_files_are_noticed_removed_and_made_again() {
 }
 
 #[test]
+fn what_is_no_file_in_the_place_of_one_is_not_waited_for() {
+    let place = Place::new();
+    let expected = place.start().answer;
+    let kept = place.kept();
+    fs::remove_file(&kept).unwrap();
+    assert!(Command::new("mkfifo").arg(&kept).status().unwrap().success());
+    let start = place.start();
+    assert_eq!((start.from, start.answer.as_str()), (From::Model, expected.as_str()), "{}", start.told);
+    assert!(start.told.contains("it is not a file"), "{}", start.told);
+}
+
+#[test]
 fn a_process_that_is_killed_in_the_middle_of_writing_leaves_nothing_for_long() {
     let place = Place::new();
     let model = common::smollm2();

@@ -80,10 +80,14 @@ impl Reader {
     /// # Errors
     /// When there is no file with this content.
     pub fn open(path: &Path, content: &Content) -> Result<Self, Unfit> {
-        let mut file = File::open(path).map_err(|e| match e.kind() {
+        let no = |e: std::io::Error| match e.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => Unfit::Absent,
             _ => Unfit::Unreadable(e),
-        })?;
+        };
+        if !std::fs::metadata(path).map_err(no)?.is_file() {
+            return Err(Unfit::Unreadable(std::io::Error::other("it is not a file"))); // opening a FIFO would wait
+        }
+        let mut file = File::open(path).map_err(no)?;
         let fixed = content.fixed();
         let n = content.parts.len();
         let mut header = Vec::new();
