@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! benches/passages.py 60000 > passages.jsonl
-//! taper embed --format npy … > real.npy                     (n, dim) of f32
+//! taper embed -o npy … > real.npy                     (n, dim) of f32
 //! cargo bench --bench retrieval -- FOLDER --vectors real.npy --count 1000000 [--memory 120] [--target-recall 0.98]
 //! cargo bench --bench retrieval -- FOLDER                   measures what is in the folder once more
 //! ```

@@ -116,19 +116,6 @@ DEVICE bool is_last(uint32_t* counter, uint32_t count) {
     return last;
 }
 
-// 16 bytes of weights, which are read once: they are not to push out what is read again.
-DEVICE uint4 stream16(const void* from) {
-#ifdef __CUDACC__
-    uint4 r;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3},[%4];"
-                 : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
-                 : "l"(from));
-    return r;
-#else
-    return *static_cast<const uint4*>(from);
-#endif
-}
-
 DEVICE float warp_sum(float x) {
     for (int o = WARP / 2; o; o >>= 1) x += __shfl_xor_sync(~0u, x, o);
     return x;

@@ -3,7 +3,7 @@
 // Bytes: the weights once for every M rows of activations. Operations: about 2 a weight of 4 bits.
 //
 // A grid is as many blocks as there are multiprocessors, each with as many warps as it takes to have all tiles, or to have them in
-// a few turns: `Cut` of phases.rs.
+// a few turns: `Few::cut` of phases.rs.
 #pragma once
 
 #include "matrices.cuh"

@@ -2,6 +2,9 @@
 //
 // A thread has four neighbouring numbers, eight threads a group. Every block does it anew: handing on int8 instead ties a block to
 // groups of 32 rows of its matrix, which are too few to fill a GPU (H100, TinyLlama: 64 blocks for `down`, on 132 multiprocessors).
+//
+// The formulas are those of quantize.cuh, with reciprocals where that divides: scales differ in their last bits, and now and then a code
+// does.
 #pragma once
 
 #include "quantize.cuh"

@@ -1,7 +1,7 @@
 // A warp's rows of a matrix, copied to shared memory ahead of their activations.
 //
 // Weights are asked for before the kernel in front has ended, and as much ahead as there is room for: they are there when their
-// activations are. Under way they take no registers, so that the blocks of two or three kernels fit into a multiprocessor, and the
+// activations are. Under way they take no registers, so that the blocks of more than one kernel fit into a multiprocessor, and the
 // first of one's weights come while another computes.
 #pragma once
 
@@ -81,8 +81,8 @@ struct Stream {
         if (++place == LOTS) place = 0;
     }
 
-    // Goes through this lane's groups: `each(w, g, there)` with the R rows' numbers of a group of each strip of a lot; where that is
-    // none, they are anything. `end(tile)` behind a tile's last.
+    // Goes through the tiles in lots: `each(load, g)`, where `load(u, w)` gives the R rows' numbers of this lane's group of strip u, g + 32 u;
+    // behind the last group they are anything. `end(tile)` behind a tile's last lot.
     template <class Each, class End>
     DEVICE_MEMBER void run(Each each, End end) {
 #pragma unroll 1

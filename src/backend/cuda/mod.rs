@@ -1,8 +1,8 @@
 //! The CUDA backend: the kernels of `kernels/cuda` on one NVIDIA GPU.
 //!
 //! Weights are laid out anew when a model is loaded (`layout`, `model`); weights, pages and activations are three pieces of
-//! the GPU's memory, taken before the first step (`memory`). Each phase is a kernel or two in one stream (`phases`), which
-//! hand activations on in int8. Steps that decode are recorded once and then replayed (`replay`). Sampling is the host's,
+//! the GPU's memory, taken before the first step (`memory`). Each phase is a kernel or two in one stream (`phases`); blocks
+//! quantize what they multiply. Steps that decode are recorded once and then replayed (`replay`). Sampling is the host's,
 //! but for the likeliest token. What the backend asks of the GPU is the trait [`Gpu`]: tests run the same backend and the
 //! same kernels on the host.
 

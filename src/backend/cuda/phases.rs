@@ -185,7 +185,7 @@ impl Cuda {
         self.plan_tiles()
     }
 
-    /// Words that a step of so many rows begins with, whichever it is of those that one recording does for.
+    /// Words that this step begins with, and every other that its recording does for: block tables of the longest context.
     fn words_of_replay(&self) -> usize {
         let sequences = self.step.rows().min(self.limits.sequences);
         let tables = sequences * (self.blocks_of_context() * SPAN / PAGE).min(self.limits.context.div_ceil(PAGE));
