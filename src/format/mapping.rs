@@ -8,6 +8,9 @@ use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 
+/// What the system maps of a file at once is aligned to this and at most as long: a huge page.
+const AROUND: usize = 2 << 20;
+
 /// A file's bytes, mapped. Cheap to clone; unmapped with the last clone.
 ///
 /// The file must not be cut short by others while it is mapped: the system ends a process that reads past the new
@@ -115,15 +118,16 @@ impl Mapping {
         }
     }
 
-    /// Takes the pages of a range out of this process's memory; the system keeps what it likes of the file in its cache.
+    /// Takes the pages of a range out of this process's memory, and those around it: where the system's cache holds the
+    /// file in large folios, it maps up to [`AROUND`] at the first touch. It keeps what it likes of them in its cache.
     fn give_back(&self, range: &Range<usize>) {
         #[cfg(unix)]
         if let Bytes::Mapped(map) = &*self.bytes {
+            let (first, end) = (range.start / AROUND * AROUND, range.end.next_multiple_of(AROUND).min(map.len()));
             #[expect(unsafe_code, reason = "dropping pages of a mapping is unsafe in itself")]
             // SAFETY: the mapping is of a file, read-only and never written through, so dropped pages come back from the
             // file with the same bytes; the range was checked against the mapping's length by `slice`.
-            let dropped =
-                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+            let dropped = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, end - first) };
             if let Err(e) = dropped {
                 tracing::debug!("pages of {} stay in memory: {e}", self.path.display());
             }
