@@ -275,7 +275,6 @@ unsafe fn attend<S: Simd>(head: &Head) {
     let scale = 1.0 / (dim as f32).sqrt();
     for token in 0..tokens {
         let query = head.query.add(token * stride);
-        let mut most = S::splat(f32::NEG_INFINITY);
         let mut first = 0;
         while first < padded {
             let blocks = STRIPE.min((padded - first) / LANES);
@@ -289,15 +288,19 @@ unsafe fn attend<S: Simd>(head: &Head) {
             }
             for (block, sum) in sums.into_iter().enumerate().take(blocks) {
                 S::store(scores.add(first + block * LANES), sum);
-                most = S::max(most, sum); // those behind the last token are 0, which shifts all alike
             }
             first += blocks * LANES;
         }
-        let most = S::splat(S::largest(most));
-        let mut total = S::zero();
-        for i in (tokens..padded).rev() {
+        // Behind the last token there is nothing to attend to, however small the others' scores are.
+        for i in tokens..padded {
             *scores.add(i) = f32::MIN;
         }
+        let mut most = S::splat(f32::MIN);
+        for i in (0..padded).step_by(LANES) {
+            most = S::max(most, S::load(scores.add(i)));
+        }
+        let most = S::splat(S::largest(most));
+        let mut total = S::zero();
         for i in (0..padded).step_by(LANES) {
             let e = S::exp(S::sub(S::load(scores.add(i)), most));
             S::store(scores.add(i), e);
@@ -522,6 +525,19 @@ mod tests {
             results.push(out);
         }
         assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "not the same bits everywhere");
+    }
+
+    #[test]
+    fn scores_far_below_zero_are_weighed_like_others() {
+        let (dim, tokens) = (16, 3);
+        // Queries and keys point away from each other: all scores are -576, and every token attends to all alike.
+        let row = |token: usize| [[12.0; 16], [-12.0; 16], [token as f32; 16]].concat();
+        let qkv: Vec<f32> = (0..tokens).flat_map(row).collect();
+        for ops in sets() {
+            let mut out = vec![0.0; tokens * dim];
+            ops.attend(Attention { qkv: &qkv, heads: 1, dim, out: &mut out }, &mut Vec::new());
+            assert!(out.iter().all(|x| (x - 1.0).abs() < 1e-6), "{out:?}");
+        }
     }
 
     #[test]
