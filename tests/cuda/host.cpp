@@ -19,8 +19,10 @@
 #include "../../kernels/cuda/rows.cu"
 
 namespace host {
+// Bytes behind a block's shared memory that nobody is to write.
+constexpr unsigned GUARD = 4096;
 Index thread, block, grid, dim;
-alignas(16) uint8_t launch_shared[96 << 10];
+alignas(16) uint8_t launch_shared[(96 << 10) + GUARD];
 
 namespace {
 constexpr size_t STACK = 64 << 10;
@@ -117,8 +119,11 @@ void meet_warp() { wait(AT_WARP); }
 uint32_t* lanes() { return words[fibers[current].shuffles++ % 2] + thread.x / WARP * WARP; }
 }  // namespace host
 
-// Runs a kernel's blocks one after the other; `backwards` turns the order of blocks and threads round.
-extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const unsigned* grid, unsigned threads, int backwards) {
+// Runs a kernel's blocks one after the other; `backwards` turns the order of blocks and threads round. Of the shared memory they have
+// so many bytes, NaN at first.
+extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const unsigned* grid, unsigned threads, unsigned shared,
+                                  int backwards) {
+    memset(host::launch_shared, 0xFF, shared + host::GUARD);
     host::dim = {threads, 1, 1};
     host::grid = {grid[0], grid[1], grid[2]};
     host::kernel = kernel;
@@ -129,6 +134,11 @@ extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const u
         host::block = {i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
         host::run_block(backwards);
     }
+    for (unsigned i = shared; i < shared + host::GUARD; i++)
+        if (host::launch_shared[i] != 0xFF) {
+            fprintf(stderr, "a block writes behind its %u bytes of shared memory\n", shared);
+            abort();
+        }
 }
 
 // The integer part of each group of a row of a matrix, for activations of one row: (k / 32). A lane has a group of a strip.
@@ -167,7 +177,7 @@ INTEGERS(Q6K)
         const unsigned grid[3] = {unsigned(m.rows + tile::COLUMNS - 1) / tile::COLUMNS,                                 \
                                   unsigned(rows + tile::ROWS - 1) / tile::ROWS, 1};                                     \
         auto kernel = [](const void* a) { add_linear_##W##_many(*static_cast<const tile::LinearArgs*>(a)); };           \
-        taper_host_launch(kernel, &a, grid, THREADS, backwards);                                                        \
+        taper_host_launch(kernel, &a, grid, THREADS, 0, backwards);                                                     \
     }
 TILED(Affine4)
 TILED(Affine4Min)
