@@ -78,6 +78,21 @@ unsafe fn dot_rows<S: Set>(query: &[i8], rows: &[i8], out: &mut [i32]) {
 }
 
 #[inline(always)]
+unsafe fn dot_some<S: Set>(query: &[i8], rows: &[i8], which: &[u32], out: &mut [i32]) {
+    let n = query.len();
+    let row = |i: u32| rows.as_ptr().wrapping_add(i as usize * n);
+    // They lie anywhere: all are on their way before the first is needed.
+    for i in which {
+        for line in (0..n).step_by(64) {
+            <S::Float as Simd>::prefetch(row(*i).wrapping_add(line).cast());
+        }
+    }
+    for (i, out) in which.iter().zip(out) {
+        *out = S::dot(query.as_ptr(), row(*i), n);
+    }
+}
+
+#[inline(always)]
 unsafe fn look_up_blocks<S: Set>(codes: &[u8], table: &[u8], out: &mut [[u16; BLOCK]]) {
     let bytes = table.len();
     for (i, sums) in out.iter_mut().enumerate() {
@@ -96,6 +111,10 @@ macro_rules! compiled {
                 super::dot_rows::<$set>(query, rows, out);
             }
             $(#[target_feature(enable = $features)])?
+            unsafe fn dot_some(query: &[i8], rows: &[i8], which: &[u32], out: &mut [i32]) {
+                super::dot_some::<$set>(query, rows, which, out);
+            }
+            $(#[target_feature(enable = $features)])?
             unsafe fn look_up_blocks(codes: &[u8], table: &[u8], out: &mut [[u16; BLOCK]]) {
                 super::look_up_blocks::<$set>(codes, table, out);
             }
@@ -104,7 +123,7 @@ macro_rules! compiled {
                 super::dot_f32::<<$set as Set>::Float>(a, b, n)
             }
 
-            pub(super) const SCANS: Scans = Scans { dot_rows, look_up_blocks, dot_f32 };
+            pub(super) const SCANS: Scans = Scans { dot_rows, dot_some, look_up_blocks, dot_f32 };
         }
     };
 }
@@ -123,6 +142,7 @@ compiled!(dotprod, neon::Neon<true>, "neon,dotprod");
 #[derive(Clone, Copy)]
 pub struct Scans {
     dot_rows: unsafe fn(&[i8], &[i8], &mut [i32]),
+    dot_some: unsafe fn(&[i8], &[i8], &[u32], &mut [i32]),
     look_up_blocks: unsafe fn(&[u8], &[u8], &mut [[u16; BLOCK]]),
     dot_f32: unsafe fn(*const f32, *const f32, usize) -> f32,
 }
@@ -168,6 +188,18 @@ impl Scans {
         assert!(query.len().is_multiple_of(ROW) && rows.len() == query.len() * out.len(), "rows of another width");
         // SAFETY: the processor has the instructions (`of`), and the lengths are right.
         unsafe { (self.dot_rows)(query, rows, out) }
+    }
+
+    /// `out[i]` = query · row `which[i]`, exactly. Rows as of [`Scans::dot_rows`], in any order.
+    ///
+    /// # Panics
+    /// When the lengths do not go together, or there is no such row.
+    pub fn dot_some(self, query: &[i8], rows: &[i8], which: &[u32], out: &mut [i32]) {
+        assert!(query.len().is_multiple_of(ROW) && which.len() == out.len(), "rows of another width");
+        let last = which.iter().max().map_or(0, |row| *row as usize + 1);
+        assert!(last * query.len() <= rows.len(), "no such row");
+        // SAFETY: the processor has the instructions (`of`), and the rows are there.
+        unsafe { (self.dot_some)(query, rows, which, out) }
     }
 
     /// `out[i][j]` = the sum of the table at the codes of vector j of block i. `table` is (parts, 16), `codes` is

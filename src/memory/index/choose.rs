@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
-use super::layout::{Layout, Plan};
+use super::layout::{Form, Layout, Plan};
 use super::lists::{each_chunk, sample};
-use super::search::{self, Effort, Scan};
+use super::search::{self, Effort};
 use super::{Index, faiss};
 use crate::backend::cpu::scans::Scans;
 use crate::error::Result;
@@ -50,31 +50,17 @@ impl Default for Target {
 pub fn build(vectors: &dyn Vectors, target: &Target) -> Result<Index> {
     let scans = Scans::of_processor()?;
     let (dim, count) = (vectors.dim(), vectors.len());
-    let none = Effort { scan: Scan::Exact, probes: 0, shortlist: 0, rerank: 0 };
+    let none = Effort { reach: 0, rerank: 0 };
     let exact = Index { dim, count, ids: super::ids(vectors), scans, layout: None, effort: none, recall: 1.0 };
     if target.recall >= 1.0 || dim * count <= EXACT {
         return Ok(exact);
     }
     let Some(plan) = plan(dim, count, target.memory) else { return Ok(exact) };
     faiss::set_threads(target.threads);
-    let mut layout = Layout::build(vectors, plan, scans, target.threads)?;
+    let layout = Layout::build(vectors, plan, scans, target.threads)?;
     let questions = Questions::new(vectors, target)?;
-    let ways: &[Scan] = match (plan.sub, plan.int8) {
-        (Some(_), true) => &[Scan::Pq, Scan::Int8],
-        (Some(_), false) => &[Scan::Pq],
-        (None, _) => &[Scan::Int8],
-    };
-    let mut best: Option<Tuned> = None;
-    for scan in ways {
-        let tuned = Tuning { layout: &layout, vectors, scans, questions: &questions, goal: goal(target) }.of(*scan)?;
-        if best.as_ref().is_none_or(|best| tuned.is_better(best, target.recall)) {
-            best = Some(tuned);
-        }
-    }
-    let Some(Tuned { effort, recall, .. }) = best else { return Ok(exact) };
-    if effort.scan == Scan::Int8 {
-        layout.pq = None;
-    }
+    let tuning = Tuning { layout: &layout, vectors, scans, questions: &questions, goal: goal(target) };
+    let Tuned { effort, recall, .. } = tuning.tune()?;
     Ok(Index { layout: Some(layout), effort, recall, ..exact })
 }
 
@@ -85,10 +71,10 @@ fn goal(target: &Target) -> f32 {
 /// What to build for so many vectors; none where nothing fits the bound.
 fn plan(dim: usize, count: usize, memory: Option<usize>) -> Option<Plan> {
     let fits = |plan: &Plan| memory.is_none_or(|bound| plan.memory(dim, count) <= bound);
+    let all = if count <= FLAT { Plan::Int8 } else { Plan::Graph };
     let lists = if count <= FLAT { 1 } else { lists(count) };
-    let sub_dim = |sub| super::pq::sub_dim(dim, dim.div_ceil(sub));
-    let all = Plan { lists, sub: (lists > 1).then(|| sub_dim(2)), int8: true };
-    let codes = [2, 3, 4, 6, 8, 12, 16].map(|sub| Plan { lists, sub: Some(sub_dim(sub)), int8: false });
+    let codes =
+        [2, 3, 4, 6, 8, 12, 16].map(|sub| Plan::Codes { lists, sub: super::pq::sub_dim(dim, dim.div_ceil(sub)) });
     std::iter::once(all).chain(codes).find(fits)
 }
 
@@ -195,33 +181,31 @@ impl Tuning<'_> {
         ladder.get(at).or(ladder.last()).copied().unwrap_or(1)
     }
 
-    /// First the fewest lists with as long a list of candidates as may be, and a few more; then, for each, the shortest
-    /// lists of candidates. What is fastest then.
-    fn of(&self, scan: Scan) -> Result<Tuned> {
-        let refine = scan == Scan::Pq && self.layout.int8.is_some();
-        let lists = self.layout.lists.count();
-        let probes = ladder(1, lists);
-        let most = Effort { scan, probes: lists, shortlist: MOST, rerank: MOST };
-        let least = self.smallest(&probes, |probes| Effort { probes, ..most });
+    /// First the least reach with as long a list of candidates as may be, and a little more; then, for each, the shortest
+    /// list of candidates. What is fastest then.
+    fn tune(&self) -> Result<Tuned> {
+        let reaches = match &self.layout.form {
+            Form::Int8(_) => vec![1],
+            Form::Graph(..) => ladder(K, MOST),
+            Form::Codes(_) => ladder(1, self.layout.lists.count()),
+        };
+        let least = self.smallest(&reaches, |reach| Effort { reach, rerank: self.most(reach) });
         let mut best: Option<Tuned> = None;
-        for probes in probes.into_iter().filter(|probes| *probes >= least).take(3) {
-            let mut effort = Effort { probes, ..most };
-            if refine {
-                effort.rerank = K;
-                effort.shortlist = MOST;
-                effort.rerank = self.smallest(&ladder(K, MOST / 4), |rerank| Effort { rerank, ..effort });
-                let lengths: Vec<usize> = ladder(K, MOST).into_iter().filter(|n| *n >= effort.rerank).collect();
-                effort.shortlist = self.smallest(&lengths, |shortlist| Effort { shortlist, ..effort });
-            } else {
-                effort.rerank = self.smallest(&ladder(K, MOST), |rerank| Effort { rerank, ..effort });
-                effort.shortlist = effort.rerank;
-            }
+        for reach in reaches.into_iter().filter(|reach| *reach >= least).take(3) {
+            let rerank = self.smallest(&ladder(K, self.most(reach)), |rerank| Effort { reach, rerank });
+            let effort = Effort { reach, rerank };
             let tuned = Tuned { effort, recall: self.recall(effort), time: self.time(effort)? };
             if best.as_ref().is_none_or(|best| tuned.is_better(best, self.goal)) {
                 best = Some(tuned);
             }
         }
+        let most = Effort { reach: least, rerank: self.most(least) };
         Ok(best.unwrap_or(Tuned { effort: most, recall: self.recall(most), time: f64::INFINITY }))
+    }
+
+    /// The most candidates that so far a reach can give.
+    fn most(&self, reach: usize) -> usize {
+        if matches!(self.layout.form, Form::Graph(..)) { reach } else { MOST }
     }
 
     /// A query's time, in seconds.
@@ -250,10 +234,10 @@ mod tests {
     #[test]
     fn the_form_follows_size_and_memory() {
         let million = |memory| plan(384, 1_000_000, memory);
-        assert_eq!(plan(384, 10_000, None), Some(Plan { lists: 1, sub: None, int8: true }));
-        assert_eq!(million(None), Some(Plan { lists: 2000, sub: Some(2), int8: true }));
-        assert_eq!(million(Some(120 << 20)), Some(Plan { lists: 2000, sub: Some(2), int8: false }));
-        assert_eq!(million(Some(60 << 20)), Some(Plan { lists: 2000, sub: Some(4), int8: false }));
+        assert_eq!(plan(384, 10_000, None), Some(Plan::Int8));
+        assert_eq!(million(None), Some(Plan::Graph));
+        assert_eq!(million(Some(120 << 20)), Some(Plan::Codes { lists: 2000, sub: 2 }));
+        assert_eq!(million(Some(60 << 20)), Some(Plan::Codes { lists: 2000, sub: 4 }));
         assert_eq!(million(Some(1 << 20)), None);
     }
 

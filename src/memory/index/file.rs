@@ -10,18 +10,24 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::graph::Graph;
 use super::int8::Int8;
-use super::layout::{Coded, Layout};
+use super::layout::{Coded, Form, Layout};
 use super::lists::Lists;
 use super::pq::Quantizer;
-use super::{Effort, Index, Scan};
-use crate::backend::cpu::scans::Scans;
+use super::{Effort, Index};
+use crate::backend::cpu::scans::{ROW, Scans};
 use crate::error::{Error, Result};
 use crate::memory::ids::Ids;
 use crate::memory::{PART, hex};
 
 /// Changes with whatever changes the meaning of the bytes.
-const MAGIC: [u8; 8] = *b"taperIX2";
+const MAGIC: [u8; 8] = *b"taperIX3";
+/// What an index of each form begins with.
+const EXACT: usize = 0;
+const INT8: usize = 1;
+const CODES: usize = 2;
+const GRAPH: usize = 3;
 /// Bytes that are hashed or converted at once.
 const BUFFER: usize = 1 << 18;
 
@@ -49,13 +55,13 @@ impl Index {
         let file = options.open(path)?;
         let mut out = Out { file: BufWriter::with_capacity(BUFFER, file), hash: Sha256::new() };
         out.put(&MAGIC)?;
-        let scan = match self.effort.scan {
-            Scan::Exact => 0,
-            Scan::Int8 => 1,
-            Scan::Pq => 2,
+        let form = match self.layout.as_ref().map(|layout| &layout.form) {
+            None => EXACT,
+            Some(Form::Int8(_)) => INT8,
+            Some(Form::Graph(..)) => GRAPH,
+            Some(Form::Codes(_)) => CODES,
         };
-        let effort = [scan, self.effort.probes, self.effort.shortlist, self.effort.rerank];
-        for number in [self.dim, self.count].into_iter().chain(effort) {
+        for number in [self.dim, self.count, form, self.effort.reach, self.effort.rerank] {
             out.number(number)?;
         }
         out.put(&self.recall.to_le_bytes())?;
@@ -65,17 +71,18 @@ impl Index {
             out.array(&layout.lists.means)?;
             out.array(&layout.lists.starts)?;
             out.array(&layout.lists.rows)?;
-            let pq = layout.pq.as_ref();
-            out.number(pq.map_or(0, |pq| pq.quantizer.sub))?;
-            if let Some(Coded { quantizer, codes, .. }) = pq {
-                out.array(&quantizer.rotation)?;
-                out.array(&quantizer.centroids)?;
-                out.array(codes)?;
-            }
-            out.number(usize::from(layout.int8.is_some()))?;
-            if let Some(int8) = &layout.int8 {
-                out.array(&int8.bytes)?;
-                out.array(&int8.scales)?;
+            match &layout.form {
+                Form::Int8(int8) => out.int8(int8)?,
+                Form::Graph(int8, graph) => {
+                    out.int8(int8)?;
+                    out.array(&graph.edges)?;
+                }
+                Form::Codes(Coded { quantizer, codes, .. }) => {
+                    out.number(quantizer.sub)?;
+                    out.array(&quantizer.rotation)?;
+                    out.array(&quantizer.centroids)?;
+                    out.array(codes)?;
+                }
             }
         }
         out.file.flush()?;
@@ -114,42 +121,32 @@ impl Index {
         if input.get::<8>()? != MAGIC {
             return Ok(None);
         }
-        let [dim, count, scan, probes, shortlist, rerank] = input.numbers()?;
-        let scan = match scan {
-            0 => Scan::Exact,
-            1 => Scan::Int8,
-            2 => Scan::Pq,
-            _ => return Ok(None),
-        };
-        let effort = Effort { scan, probes, shortlist, rerank };
+        let [dim, count, form, reach, rerank] = input.numbers()?;
+        let effort = Effort { reach, rerank };
         let recall = f32::from_le_bytes(input.get()?);
         let ids = Ids { firsts: input.array()?, rows: input.array()?, len: count as u32 };
         let Ok(scans) = Scans::of_processor() else { return Ok(None) };
-        let layout = if scan == Scan::Exact { None } else { Some(Layout::read(input, dim)?) };
+        let layout = if form == EXACT { None } else { Some(Layout::read(input, dim, form)?) };
         Ok(Some(Self { dim, count, ids, scans, layout, effort, recall }))
     }
 }
 
 impl Layout {
-    fn read(input: &mut In, dim: usize) -> std::io::Result<Self> {
+    fn read(input: &mut In, dim: usize, form: usize) -> std::io::Result<Self> {
         let lists = Lists::new(dim, input.array()?, input.array()?, input.array()?);
-        let [sub] = input.numbers()?;
-        let pq = if sub > 0 {
-            let (rotation, centroids) = (input.array()?, input.array()?);
-            let parts = centroids.len() / (16 * sub);
-            let quantizer = Quantizer { dim, sub, parts, rotation, centroids };
-            Some(Coded { quantizer, blocks: lists.blocks(), codes: input.array()? })
-        } else {
-            None
+        let form = match form {
+            INT8 => Form::Int8(input.int8(dim)?),
+            GRAPH => Form::Graph(input.int8(dim)?, Graph { edges: input.array()? }),
+            CODES => {
+                let [sub] = input.numbers()?;
+                let (rotation, centroids) = (input.array()?, input.array()?);
+                let parts = centroids.len() / (16 * sub.max(1));
+                let quantizer = Quantizer { dim, sub, parts, rotation, centroids };
+                Form::Codes(Coded { quantizer, blocks: lists.blocks(), codes: input.array()? })
+            }
+            _ => return Err(std::io::ErrorKind::InvalidData.into()),
         };
-        let [has_int8] = input.numbers()?;
-        let int8 = if has_int8 == 1 {
-            let (bytes, scales) = (input.array()?, input.array()?);
-            Some(Int8 { width: dim.next_multiple_of(crate::backend::cpu::scans::ROW), bytes, scales })
-        } else {
-            None
-        };
-        Ok(Self { lists, pq, int8 })
+        Ok(Self { lists, form })
     }
 }
 
@@ -204,6 +201,11 @@ impl Out {
         self.put(&(number as u64).to_le_bytes())
     }
 
+    fn int8(&mut self, int8: &Int8) -> std::io::Result<()> {
+        self.array(&int8.bytes)?;
+        self.array(&int8.scales)
+    }
+
     fn array<T: Element>(&mut self, array: &[T]) -> std::io::Result<()> {
         self.number(array.len())?;
         let mut bytes = Vec::with_capacity(BUFFER);
@@ -237,6 +239,11 @@ impl In {
             *number = u64::from_le_bytes(self.get()?) as usize;
         }
         Ok(numbers)
+    }
+
+    fn int8(&mut self, dim: usize) -> std::io::Result<Int8> {
+        let (bytes, scales) = (self.array()?, self.array()?);
+        Ok(Int8 { width: dim.next_multiple_of(ROW), bytes, scales })
     }
 
     fn array<T: Element>(&mut self) -> std::io::Result<Vec<T>> {

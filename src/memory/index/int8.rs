@@ -62,11 +62,28 @@ impl Int8 {
         }
     }
 
-    /// The score of one row.
-    pub(super) fn score(&self, scans: Scans, query: &Query, row: usize) -> f32 {
-        let mut out = [0.0];
-        self.scores(scans, query, row, &mut [0], &mut out);
-        out[0]
+    /// The scores of `rows`. `sums` is room for as many.
+    pub(super) fn scores_of(&self, scans: Scans, query: &Query, rows: &[u32], sums: &mut [i32], out: &mut [f32]) {
+        scans.dot_some(&query.bytes, &self.bytes, rows, sums);
+        for ((out, sum), row) in out.iter_mut().zip(sums).zip(rows) {
+            *out = *sum as f32 * (self.scales[*row as usize] * query.scale);
+        }
+    }
+
+    /// A row as a query.
+    pub(super) fn query(&self, row: u32) -> Query {
+        Query { bytes: self.row(row).to_vec(), scale: self.scales[row as usize] }
+    }
+
+    /// The product of two rows.
+    pub(super) fn similarity(&self, scans: Scans, a: u32, b: u32) -> f32 {
+        let mut sum = [0];
+        scans.dot_some(self.row(a), &self.bytes, &[b], &mut sum);
+        sum[0] as f32 * (self.scales[b as usize] * self.scales[a as usize])
+    }
+
+    fn row(&self, row: u32) -> &[i8] {
+        &self.bytes[row as usize * self.width..][..self.width]
     }
 }
 

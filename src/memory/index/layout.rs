@@ -1,6 +1,10 @@
-//! The vectors as they are held in memory: in lists, as 4-bit codes, as bytes, or as both.
+//! The vectors as they are held in memory: as bytes, as bytes with a graph over them, or in lists as 4-bit codes.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::faiss;
+use super::graph::{DEGREE, Graph};
 use super::int8::Int8;
 use super::lists::{Lists, each_chunk, sample};
 use super::pq::{self, Quantizer};
@@ -13,36 +17,47 @@ const SAMPLE: usize = 32_768;
 
 /// What to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    /// Inverted lists; 1: none.
-    pub lists: usize,
-    /// Components of a part of the 4-bit codes; none: no such codes.
-    pub sub: Option<usize>,
-    /// Whether the vectors are held as bytes.
-    pub int8: bool,
+pub enum Plan {
+    /// Bytes, all of which are scanned.
+    Int8,
+    /// Bytes, and a graph over them.
+    Graph,
+    /// 4-bit codes, one for `sub` components, in inverted lists; 1 list: all in one.
+    Codes { lists: usize, sub: usize },
 }
 
 impl Plan {
     /// Bytes of memory for `count` vectors.
     pub fn memory(&self, dim: usize, count: usize) -> usize {
-        let padded = dim.next_multiple_of(16);
-        let lists = if self.lists > 1 { self.lists * (5 * padded + 64) } else { 0 };
-        // On average half of a list's last block is empty.
-        let codes = self.sub.map_or(0, |sub| {
-            let parts = dim.div_ceil(sub).next_multiple_of(4);
-            parts * (count + self.lists * BLOCK / 2) / 2 + 4 * padded * dim + 4 * 16 * sub * parts
-        });
-        let int8 = if self.int8 { count * (dim.next_multiple_of(64) + 4) } else { 0 };
-        lists + codes + int8 + 4 * count
+        let int8 = dim.next_multiple_of(64) + 4;
+        let rows = 4 * count;
+        match *self {
+            Self::Int8 => rows + count * int8,
+            Self::Graph => rows + count * (int8 + 4 * DEGREE),
+            Self::Codes { lists, sub } => {
+                let padded = dim.next_multiple_of(16);
+                let means = if lists > 1 { lists * (5 * padded + 64) } else { 0 };
+                // On average half of a list's last block is empty.
+                let parts = dim.div_ceil(sub).next_multiple_of(4);
+                let codes = parts * (count + lists * BLOCK / 2) / 2;
+                rows + means + codes + 4 * padded * dim + 4 * 16 * sub * parts
+            }
+        }
     }
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Layout {
     pub(super) lists: Lists,
-    pub(super) pq: Option<Coded>,
-    /// By position.
-    pub(super) int8: Option<Int8>,
+    pub(super) form: Form,
+}
+
+/// By position in the lists.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Form {
+    Int8(Int8),
+    Graph(Int8, Graph),
+    Codes(Coded),
 }
 
 /// Vectors in 4-bit codes.
@@ -60,68 +75,43 @@ impl Layout {
     /// When vectors cannot be read, or FAISS has no memory.
     pub(super) fn build(vectors: &dyn Vectors, plan: Plan, scans: Scans, threads: usize) -> Result<Self> {
         let (dim, count) = (vectors.dim(), vectors.len());
-        let lists = if plan.lists > 1 { Lists::cluster(vectors, plan.lists)? } else { Lists::one(dim, count) };
-        let mut positions = vec![0u32; count];
-        let mut list_of = vec![0u32; count];
-        for list in 0..lists.count() {
-            for position in lists.range(list) {
-                let row = lists.rows[position] as usize;
-                positions[row] = position as u32;
-                list_of[row] = list as u32;
+        let in_order = || (0..count as u32).collect();
+        Ok(match plan {
+            Plan::Int8 => {
+                let lists = Lists::one(dim, in_order());
+                let int8 = bytes(vectors, &lists)?;
+                Self { lists, form: Form::Int8(int8) }
             }
-        }
-        let mut coded = match plan.sub {
-            Some(sub) => {
-                let n = SAMPLE.min(count);
-                let mut residuals = sample(vectors, n)?;
-                for (i, x) in residuals.chunks_exact_mut(dim).enumerate() {
-                    subtract(&lists, list_of[i * count / n] as usize, x);
-                }
-                // Thousands of calls of a millisecond: threads would wait for each other for longer than they work.
-                faiss::set_threads(1);
-                let quantizer = Quantizer::train(&residuals, dim, sub, scans);
-                faiss::set_threads(threads);
-                let quantizer = quantizer?;
-                let blocks = lists.blocks();
-                let codes = vec![0; blocks.last().map_or(0, |n| *n as usize) * quantizer.parts * 16];
-                Some(Coded { quantizer, blocks, codes })
+            Plan::Graph => {
+                let lists = Lists::one(dim, shuffled(in_order()));
+                let int8 = bytes(vectors, &lists)?;
+                let graph = Graph::build(&int8, scans, threads);
+                Self { lists, form: Form::Graph(int8, graph) }
             }
-            None => None,
-        };
-        let mut int8 = plan.int8.then(|| Int8::new(dim, count));
-        each_chunk(vectors, |first, chunk| {
-            if let Some(int8) = &mut int8 {
-                for (i, x) in chunk.chunks_exact(dim).enumerate() {
-                    int8.set(positions[first + i] as usize, x);
-                }
+            Plan::Codes { lists, sub } => {
+                let lists = if lists > 1 { Lists::cluster(vectors, lists)? } else { Lists::one(dim, in_order()) };
+                let coded = codes(vectors, &lists, sub, scans, threads)?;
+                Self { lists, form: Form::Codes(coded) }
             }
-            if let Some(Coded { quantizer, blocks, codes }) = &mut coded {
-                let parts = quantizer.parts;
-                let found = encode(quantizer, &lists, &list_of[first..], chunk, scans, threads);
-                for (i, of_vector) in found.chunks_exact(parts).enumerate() {
-                    let list = list_of[first + i] as usize;
-                    let place = positions[first + i] as usize - lists.range(list).start;
-                    pq::set_codes(&mut codes[blocks[list] as usize * parts * 16..], parts, place, of_vector);
-                }
-            }
-            Ok(())
-        })?;
-        Ok(Self { lists, pq: coded, int8 })
+        })
     }
 
-    /// Zeros where the rows' vectors were.
-    pub(super) fn forget(&mut self, rows: &[u32]) {
-        for list in 0..self.lists.count() {
-            for position in self.lists.range(list) {
-                if rows.binary_search(&self.lists.rows[position]).is_err() {
-                    continue;
-                }
-                if let Some(int8) = &mut self.int8 {
-                    int8.set(position, &[]);
-                }
-                if let Some(Coded { quantizer, blocks, codes }) = &mut self.pq {
-                    let parts = quantizer.parts;
+    /// Zeros where the rows' vectors were, and no edge from or to them. `rows` ascend.
+    pub(super) fn forget(&mut self, scans: Scans, rows: &[u32]) {
+        let is_gone = |position: &u32| rows.binary_search(&self.lists.rows[*position as usize]).is_ok();
+        let gone: Vec<u32> = (0..self.lists.rows.len() as u32).filter(is_gone).collect();
+        if let Form::Graph(int8, graph) = &mut self.form {
+            graph.forget(int8, scans, &gone);
+        }
+        match &mut self.form {
+            Form::Int8(int8) | Form::Graph(int8, _) => {
+                gone.iter().for_each(|position| int8.set(*position as usize, &[]))
+            }
+            Form::Codes(Coded { quantizer, blocks, codes }) => {
+                for position in gone.into_iter().map(|position| position as usize) {
+                    let list = self.lists.of(position);
                     let place = position - self.lists.range(list).start;
+                    let parts = quantizer.parts;
                     pq::clear_codes(&mut codes[blocks[list] as usize * parts * 16..], parts, place);
                 }
             }
@@ -129,9 +119,71 @@ impl Layout {
     }
 
     pub(super) fn memory(&self) -> usize {
-        let coded = self.pq.as_ref().map_or(0, |c| c.quantizer.memory() + 4 * c.blocks.len() + c.codes.len());
-        self.lists.memory() + coded + self.int8.as_ref().map_or(0, Int8::memory)
+        let form = match &self.form {
+            Form::Int8(int8) => int8.memory(),
+            Form::Graph(int8, graph) => int8.memory() + graph.memory(),
+            Form::Codes(c) => c.quantizer.memory() + 4 * c.blocks.len() + c.codes.len(),
+        };
+        self.lists.memory() + form
     }
+}
+
+/// In an order drawn by lot, which is the same for as many.
+fn shuffled(mut rows: Vec<u32>) -> Vec<u32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(rows.len() as u64);
+    for i in (1..rows.len()).rev() {
+        rows.swap(i, (rng.next_u64() % (i as u64 + 1)) as usize);
+    }
+    rows
+}
+
+/// Where each row's vector is in the lists.
+fn positions(lists: &Lists) -> Vec<u32> {
+    let mut positions = vec![0u32; lists.rows.len()];
+    for (position, row) in lists.rows.iter().enumerate() {
+        positions[*row as usize] = position as u32;
+    }
+    positions
+}
+
+fn bytes(vectors: &dyn Vectors, lists: &Lists) -> Result<Int8> {
+    let positions = positions(lists);
+    let mut int8 = Int8::new(vectors.dim(), vectors.len());
+    each_chunk(vectors, |first, chunk| {
+        for (x, position) in chunk.chunks_exact(vectors.dim()).zip(&positions[first..]) {
+            int8.set(*position as usize, x);
+        }
+        Ok(())
+    })?;
+    Ok(int8)
+}
+
+fn codes(vectors: &dyn Vectors, lists: &Lists, sub: usize, scans: Scans, threads: usize) -> Result<Coded> {
+    let (dim, count) = (vectors.dim(), vectors.len());
+    let positions = positions(lists);
+    let list_of: Vec<u32> = positions.iter().map(|position| lists.of(*position as usize) as u32).collect();
+    let n = SAMPLE.min(count);
+    let mut residuals = sample(vectors, n)?;
+    for (i, x) in residuals.chunks_exact_mut(dim).enumerate() {
+        subtract(lists, list_of[i * count / n] as usize, x);
+    }
+    // Thousands of calls of a millisecond: threads would wait for each other for longer than they work.
+    faiss::set_threads(1);
+    let quantizer = Quantizer::train(&residuals, dim, sub, scans);
+    faiss::set_threads(threads);
+    let quantizer = quantizer?;
+    let (blocks, parts) = (lists.blocks(), quantizer.parts);
+    let mut codes = vec![0; blocks.last().map_or(0, |n| *n as usize) * parts * 16];
+    each_chunk(vectors, |first, chunk| {
+        let found = encode(&quantizer, lists, &list_of[first..], chunk, scans, threads);
+        for (i, of_vector) in found.chunks_exact(parts).enumerate() {
+            let list = list_of[first + i] as usize;
+            let place = positions[first + i] as usize - lists.range(list).start;
+            pq::set_codes(&mut codes[blocks[list] as usize * parts * 16..], parts, place, of_vector);
+        }
+        Ok(())
+    })?;
+    Ok(Coded { quantizer, blocks, codes })
 }
 
 /// x − the mean of its list.

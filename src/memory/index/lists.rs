@@ -48,9 +48,9 @@ impl Lists {
         Self { dim, means, starts, rows, coarse, halves }
     }
 
-    /// All vectors in one list, in order.
-    pub(super) fn one(dim: usize, count: usize) -> Self {
-        Self::new(dim, Vec::new(), vec![0, count as u32], (0..count as u32).collect())
+    /// All vectors in one list, in this order.
+    pub(super) fn one(dim: usize, rows: Vec<u32>) -> Self {
+        Self::new(dim, Vec::new(), vec![0, rows.len() as u32], rows)
     }
 
     /// Clusters all vectors.
@@ -89,6 +89,11 @@ impl Lists {
 
     pub(super) fn count(&self) -> usize {
         self.starts.len() - 1
+    }
+
+    /// The list of a position.
+    pub(super) fn of(&self, position: usize) -> usize {
+        self.starts.partition_point(|start| *start as usize <= position) - 1
     }
 
     /// The positions of a list.

@@ -2,10 +2,10 @@
 //!
 //! An index is a cache: all that it knows comes from the [`Vectors`], and what it finds is always scored by them
 //! exactly ("reranked"), so that approximation can lose a hit but never misstate one. It is exact while that is quick;
-//! beyond, vectors are held as bytes, then in inverted lists (clusters, of which the nearest few are scanned), with
-//! 4-bit codes of product quantization scanned before the bytes are looked at. Under a bound of memory the codes alone
-//! are held, and vectors are read from the disk for the shortlist. [`build`] measures on the memory's own vectors what
-//! reaches a recall, and takes the fastest.
+//! beyond, vectors are held as bytes, then with a graph over them. Under a bound of memory that has no room for these,
+//! 4-bit codes of product quantization are held in inverted lists (clusters, of which the nearest few are scanned). Vectors
+//! are read from the disk for the shortlist alone. [`build`] measures on the memory's own vectors what reaches a recall,
+//! and takes the fastest.
 //!
 //! FAISS clusters, assigns, learns rotations and is the yardstick ([`faiss`]); what a search runs through is ours
 //! ([`crate::backend::cpu::scans`]), and so is the file ([`mod@file`]).
@@ -13,6 +13,7 @@
 pub mod choose;
 pub mod faiss;
 pub mod file;
+mod graph;
 mod int8;
 mod layout;
 mod lists;
@@ -22,17 +23,15 @@ mod shortlist;
 #[cfg(test)]
 pub(in crate::memory) mod tests;
 
-use std::fmt::Write as _;
-
 use crate::backend::cpu::scans::Scans;
 use crate::error::{Error, Result};
 use crate::memory::ids::Ids;
 use crate::memory::{Hit, Vectors};
 pub use choose::{Target, build};
-use layout::Layout;
 pub use layout::Plan;
+use layout::{Form, Layout};
 pub(in crate::memory) use lists::each_chunk;
-pub use search::{Effort, Scan};
+pub use search::Effort;
 
 /// The `k` best of all vectors by a plain scan, which needs no index.
 ///
@@ -109,11 +108,8 @@ impl Index {
         let Some(layout) = &self.layout else { return search::exact(vectors, self.scans, query, k) };
         // More hits than the index was tuned for need a longer shortlist in proportion.
         let more = k.div_ceil(choose::K).max(1);
-        let effort = Effort {
-            rerank: effort.rerank.saturating_mul(more).max(k),
-            shortlist: effort.shortlist.saturating_mul(more),
-            ..effort
-        };
+        let effort =
+            Effort { rerank: effort.rerank.saturating_mul(more).max(k), reach: effort.reach.saturating_mul(more) };
         let found = layout.candidates(self.scans, query, effort);
         let newer = self.count as u32..vectors.len() as u32;
         let rows = found.into_iter().map(|hit| hit.row).chain(newer).collect();
@@ -147,10 +143,10 @@ impl Index {
         self.layout.is_none()
     }
 
-    /// Takes the vectors of rows out of it: what is left of them says nothing of what they were.
+    /// Takes the vectors of rows, which ascend, out of it: what is left of them says nothing of what they were.
     pub fn forget(&mut self, rows: &[u32]) {
         if let Some(layout) = &mut self.layout {
-            layout.forget(rows);
+            layout.forget(self.scans, rows);
         }
     }
 
@@ -171,23 +167,19 @@ impl Index {
     /// What was built, in a line.
     pub fn describe(&self) -> String {
         let Some(layout) = &self.layout else { return format!("exact scan of {} vectors", self.count) };
-        let lists = layout.lists.count();
-        let mut form =
-            if lists > 1 { format!("{lists} lists, {} scanned", self.effort.probes) } else { "all scanned".into() };
-        match (&layout.pq, &layout.int8) {
-            (Some(coded), int8) if self.effort.scan == Scan::Pq => {
+        let Effort { reach, rerank } = self.effort;
+        let form = match &layout.form {
+            Form::Int8(_) => "all scanned as int8".to_owned(),
+            Form::Graph(..) => format!("a graph of int8, {reach} kept in sight"),
+            Form::Codes(coded) => {
                 let codes = coded.quantizer.dim.div_ceil(coded.quantizer.sub);
-                _ = write!(form, ", as {codes} 4-bit codes (OPQ+PQ)");
-                if int8.is_some() && self.effort.shortlist > self.effort.rerank {
-                    _ = write!(form, ", the best {} as int8", self.effort.shortlist);
-                }
+                format!("{} lists, {reach} scanned, as {codes} 4-bit codes (OPQ+PQ)", layout.lists.count())
             }
-            _ => form += " as int8",
-        }
+        };
         let megabytes = self.memory() as f64 / 1e6;
         format!(
-            "{} vectors: {form}, the best {} exactly; recall@10 {:.3}, {megabytes:.1} MB",
-            self.count, self.effort.rerank, self.recall
+            "{} vectors: {form}, the best {rerank} exactly; recall@10 {:.3}, {megabytes:.1} MB",
+            self.count, self.recall
         )
     }
 }

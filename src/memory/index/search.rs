@@ -1,7 +1,7 @@
 //! A search: scan, shorten, rerank.
 
-use super::int8;
-use super::layout::{Coded, Layout};
+use super::int8::{self, Int8};
+use super::layout::{Coded, Form, Layout};
 use super::shortlist::Shortlist;
 use crate::backend::cpu::scans::{BLOCK, Scans};
 use crate::error::Result;
@@ -13,25 +13,10 @@ const STRIDE: usize = 512;
 /// How hard to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effort {
-    /// What is scanned; the other, where there is one, has a say in what is read.
-    pub scan: Scan,
-    /// Lists that are scanned.
-    pub probes: usize,
-    /// Vectors that the scan of 4-bit codes leaves.
-    pub shortlist: usize,
+    /// Lists that are scanned, or vectors that a walk through the graph keeps in sight.
+    pub reach: usize,
     /// Vectors that are read and scored exactly.
     pub rerank: usize,
-}
-
-/// What a search reads first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scan {
-    /// Every vector as it is.
-    Exact,
-    /// Vectors as bytes.
-    Int8,
-    /// 4-bit codes of product quantization.
-    Pq,
 }
 
 /// The `k` best of all vectors, each read and scored.
@@ -76,15 +61,19 @@ fn padded(query: &[f32]) -> Vec<f32> {
 impl Layout {
     /// Rows worth an exact look, at most `effort.rerank`, with the scores that say so; in no order.
     pub(super) fn candidates(&self, scans: Scans, query: &[f32], effort: Effort) -> Vec<Hit> {
-        let query = &Query { scans, floats: query, padded: padded(query), bytes: int8::Query::new(query) };
-        let mut found = match (&self.pq, &self.int8) {
-            (Some(coded), int8) if effort.scan == Scan::Pq || int8.is_none() => {
-                let refine = int8.is_some() && effort.shortlist > effort.rerank;
-                let size = if refine { effort.shortlist } else { effort.rerank };
-                let found = self.scan_codes(coded, query, effort.probes, size);
-                if refine { self.rescore(found, query, effort.rerank) } else { found }
+        let mut found = match &self.form {
+            Form::Int8(int8) => scan_bytes(int8, scans, &int8::Query::new(query), effort.rerank),
+            Form::Graph(int8, graph) => {
+                let query = int8::Query::new(query);
+                let mut found = graph.search(int8, scans, &query, effort.reach.max(effort.rerank));
+                if found.is_empty() {
+                    // Every pivot was forgotten.
+                    found = scan_bytes(int8, scans, &query, effort.rerank);
+                }
+                found.truncate(effort.rerank);
+                found
             }
-            _ => self.scan_bytes(query, effort.probes, effort.rerank),
+            Form::Codes(coded) => self.scan_codes(coded, scans, query, effort),
         };
         for hit in &mut found {
             hit.row = self.lists.rows[hit.row as usize];
@@ -93,11 +82,11 @@ impl Layout {
     }
 
     /// The best positions by 4-bit codes.
-    fn scan_codes(&self, coded: &Coded, query: &Query, probes: usize, size: usize) -> Vec<Hit> {
-        let table = coded.quantizer.table(query.scans, query.floats);
-        let mut best = Shortlist::new(size);
+    fn scan_codes(&self, coded: &Coded, scans: Scans, query: &[f32], effort: Effort) -> Vec<Hit> {
+        let table = coded.quantizer.table(scans, query);
+        let mut best = Shortlist::new(effort.rerank);
         let mut sums = [[0u16; BLOCK]; STRIDE / BLOCK];
-        for probe in self.lists.probe(query.scans, query.floats, &query.padded, probes) {
+        for probe in self.lists.probe(scans, query, &padded(query), effort.reach) {
             let range = self.lists.range(probe.list);
             let offset = table.offset + probe.product;
             let codes = &coded.codes[coded.blocks[probe.list] as usize * table.bytes.len()..];
@@ -105,11 +94,7 @@ impl Layout {
                 let n = STRIDE.min(range.end - first);
                 let blocks = n.div_ceil(BLOCK);
                 let at = (first - range.start) / BLOCK * table.bytes.len();
-                query.scans.look_up_blocks(
-                    &codes[at..][..blocks * table.bytes.len()],
-                    &table.bytes,
-                    &mut sums[..blocks],
-                );
+                scans.look_up_blocks(&codes[at..][..blocks * table.bytes.len()], &table.bytes, &mut sums[..blocks]);
                 for (i, sums) in sums[..blocks].iter().enumerate() {
                     let n = BLOCK.min(n - i * BLOCK);
                     push_above(&mut best, &sums[..n], offset, table.step, first + i * BLOCK);
@@ -118,43 +103,21 @@ impl Layout {
         }
         best.into_hits()
     }
-
-    /// The best positions by bytes.
-    fn scan_bytes(&self, query: &Query, probes: usize, size: usize) -> Vec<Hit> {
-        let Some(int8) = &self.int8 else { return Vec::new() };
-        let mut best = Shortlist::new(size);
-        let (mut sums, mut scores) = ([0; STRIDE], [0.0; STRIDE]);
-        for probe in self.lists.probe(query.scans, query.floats, &query.padded, probes) {
-            let range = self.lists.range(probe.list);
-            for first in range.clone().step_by(STRIDE) {
-                let n = STRIDE.min(range.end - first);
-                int8.scores(query.scans, &query.bytes, first, &mut sums, &mut scores[..n]);
-                for (i, score) in scores[..n].iter().enumerate() {
-                    best.push(Hit { row: (first + i) as u32, score: *score });
-                }
-            }
-        }
-        best.into_hits()
-    }
-
-    /// The best of `hits` by bytes.
-    fn rescore(&self, hits: Vec<Hit>, query: &Query, size: usize) -> Vec<Hit> {
-        let Some(int8) = &self.int8 else { return hits };
-        let mut best = Shortlist::new(size);
-        for hit in hits {
-            let score = int8.score(query.scans, &query.bytes, hit.row as usize);
-            best.push(Hit { row: hit.row, score });
-        }
-        best.into_hits()
-    }
 }
 
-/// A query in the forms that a search needs.
-struct Query<'a> {
-    scans: Scans,
-    floats: &'a [f32],
-    padded: Vec<f32>,
-    bytes: int8::Query,
+/// The best positions by bytes.
+pub(super) fn scan_bytes(int8: &Int8, scans: Scans, query: &int8::Query, size: usize) -> Vec<Hit> {
+    let count = int8.scales.len();
+    let mut best = Shortlist::new(size);
+    let (mut sums, mut scores) = ([0; STRIDE], [0.0; STRIDE]);
+    for first in (0..count).step_by(STRIDE) {
+        let n = STRIDE.min(count - first);
+        int8.scores(scans, query, first, &mut sums, &mut scores[..n]);
+        for (i, score) in scores[..n].iter().enumerate() {
+            best.push(Hit { row: (first + i) as u32, score: *score });
+        }
+    }
+    best.into_hits()
 }
 
 /// Pushes the vectors from position `first` on whose scores, offset + step · sum, are above the threshold.

@@ -70,14 +70,13 @@ fn recall(index: &Index, vectors: &Made) -> f32 {
 fn every_form_finds_the_nearest() {
     let vectors = made(6000, 72, 40, 1);
     let forms = [
-        (Plan { lists: 1, sub: None, int8: true }, Scan::Int8, 20, 20),
-        (Plan { lists: 24, sub: None, int8: true }, Scan::Int8, 20, 20),
-        (Plan { lists: 24, sub: Some(2), int8: false }, Scan::Pq, 100, 100),
-        (Plan { lists: 24, sub: Some(2), int8: true }, Scan::Pq, 100, 20),
-        (Plan { lists: 1, sub: Some(5), int8: true }, Scan::Pq, 1500, 20),
+        (Plan::Int8, 1, 20),
+        (Plan::Graph, 40, 20),
+        (Plan::Codes { lists: 24, sub: 2 }, 12, 100),
+        (Plan::Codes { lists: 1, sub: 5 }, 1, 1500),
     ];
-    for (plan, scan, shortlist, rerank) in forms {
-        let index = Index::with(&vectors, plan, Effort { scan, probes: 12, shortlist, rerank }, 1).unwrap();
+    for (plan, reach, rerank) in forms {
+        let index = Index::with(&vectors, plan, Effort { reach, rerank }, 1).unwrap();
         let recall = recall(&index, &vectors);
         assert!(recall > 0.97, "{plan:?}: {recall}");
     }
@@ -87,11 +86,8 @@ fn every_form_finds_the_nearest() {
 fn the_instruction_sets_find_the_same_rows_with_the_same_scores() {
     use crate::backend::cpu::Isa;
     let vectors = made(3000, 72, 40, 2);
-    for (plan, scan) in [
-        (Plan { lists: 12, sub: Some(3), int8: true }, Scan::Pq),
-        (Plan { lists: 12, sub: None, int8: true }, Scan::Int8),
-    ] {
-        let effort = Effort { scan, probes: 3, shortlist: 60, rerank: 15 };
+    for plan in [Plan::Codes { lists: 12, sub: 3 }, Plan::Int8, Plan::Graph] {
+        let effort = Effort { reach: 3, rerank: 15 };
         let mut index = Index::with(&vectors, plan, effort, 1).unwrap();
         let layout = index.layout.clone();
         for query in vectors.numbers.chunks(72).step_by(300) {
@@ -119,10 +115,11 @@ fn the_choice_reaches_its_target_and_says_what_it_is() {
     for target in [0.8, 0.98] {
         let index = build(&large, &Target { recall: target, ..Target::default() }).unwrap();
         assert!(index.recall() >= target && recall(&index, &large) >= target - 0.02, "{}", index.describe());
-        assert!(index.describe().starts_with("12000 vectors: 224 lists, "), "{}", index.describe());
+        assert!(index.describe().starts_with("12000 vectors: a graph of int8, "), "{}", index.describe());
     }
     let bound = 700_000;
     let index = build(&large, &Target { memory: Some(bound), ..Target::default() }).unwrap();
+    assert!(index.describe().starts_with("12000 vectors: 224 lists, "), "{}", index.describe());
     assert!(index.memory() <= bound && index.recall() >= 0.98, "{}", index.describe());
     assert_eq!(
         build(&large, &Target { recall: 1.0, ..Target::default() }).unwrap().describe(),
@@ -135,10 +132,8 @@ fn a_saved_index_answers_alike_and_no_other_file_is_read() {
     let vectors = made(3000, 72, 40, 5);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
-    for (sub, int8) in [(Some(2), true), (Some(2), false), (None, true)] {
-        let scan = if sub.is_some() { Scan::Pq } else { Scan::Int8 };
-        let effort = Effort { scan, probes: 4, shortlist: 60, rerank: 20 };
-        let index = Index::with(&vectors, Plan { lists: 12, sub, int8 }, effort, 1).unwrap();
+    for plan in [Plan::Codes { lists: 12, sub: 2 }, Plan::Int8, Plan::Graph] {
+        let index = Index::with(&vectors, plan, Effort { reach: 4, rerank: 20 }, 1).unwrap();
         let hash = index.save(&path).unwrap();
         let opened = Index::open(&path, &hash, 3000, 72).unwrap();
         assert_eq!((opened.layout, opened.effort), (index.layout, index.effort));
@@ -170,8 +165,7 @@ fn a_query_of_another_width_is_refused() {
 #[test]
 fn rows_that_were_added_later_are_found_too() {
     let mut vectors = made(3000, 72, 40, 8);
-    let effort = Effort { scan: Scan::Int8, probes: 2, shortlist: 20, rerank: 20 };
-    let index = Index::with(&vectors, Plan { lists: 12, sub: None, int8: true }, effort, 1).unwrap();
+    let index = Index::with(&vectors, Plan::Graph, Effort { reach: 20, rerank: 20 }, 1).unwrap();
     let mut added = vectors.numbers[..72].to_vec();
     added.reverse();
     vectors.numbers.extend(&added);
@@ -184,12 +178,12 @@ fn vectors_that_are_none_are_never_found_and_break_nothing() {
     let mut vectors = made(3000, 72, 40, 7);
     vectors.numbers[..72].fill(f32::NAN);
     vectors.numbers[72..144].fill(0.0);
-    let plan = Plan { lists: 12, sub: Some(2), int8: true };
-    let effort = Effort { scan: Scan::Pq, probes: 12, shortlist: 60, rerank: 20 };
-    let index = Index::with(&vectors, plan, effort, 1).unwrap();
-    let query = vectors.numbers[1440..1512].to_vec();
-    let hits = index.search(&vectors, &query, 10).unwrap();
-    assert_eq!(hits.len(), 10);
-    assert!(hits.iter().all(|hit| hit.row > 1), "{hits:?}");
-    assert!(index.search(&vectors, &[f32::NAN; 72], 10).unwrap().is_empty());
+    for plan in [Plan::Codes { lists: 12, sub: 2 }, Plan::Int8, Plan::Graph] {
+        let index = Index::with(&vectors, plan, Effort { reach: 12, rerank: 20 }, 1).unwrap();
+        let query = vectors.numbers[1440..1512].to_vec();
+        let hits = index.search(&vectors, &query, 10).unwrap();
+        assert_eq!(hits.len(), 10);
+        assert!(hits.iter().all(|hit| hit.row > 1), "{hits:?}");
+        assert!(index.search(&vectors, &[f32::NAN; 72], 10).unwrap().is_empty());
+    }
 }

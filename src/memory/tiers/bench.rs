@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::report::{Report, Row};
 use super::{Mapped, TIERS, Tier};
 use crate::error::{Error, Result};
-use crate::memory::index::{self, Effort, Index, Plan, Scan, Target, choose, faiss};
+use crate::memory::index::{self, Effort, Index, Plan, Target, choose, faiss};
 use crate::memory::{Hit, Vectors};
 
 /// Vectors that are held out to ask with.
@@ -134,9 +134,8 @@ impl Bench<'_> {
             Some(mapped) => mapped,
             None => self.rest,
         };
-        let plan = Plan { lists: 1, sub: tier.sub, int8: tier.sub.is_none() };
-        let scan = if tier.sub.is_some() { Scan::Pq } else { Scan::Int8 };
-        let effort = Effort { scan, probes: 1, shortlist: SHORTLIST, rerank: SHORTLIST };
+        let plan = tier.sub.map_or(Plan::Int8, |sub| Plan::Codes { lists: 1, sub });
+        let effort = Effort { reach: 1, rerank: SHORTLIST };
         let index = Index::with(coded, plan, effort, self.threads)?;
         let build = start.elapsed().as_secs_f64();
         let features = |query: &[f32]| match &map {
@@ -147,7 +146,7 @@ impl Bench<'_> {
                 out
             }
         };
-        let alone = Effort { shortlist: choose::K, rerank: choose::K, ..effort };
+        let alone = Effort { rerank: choose::K, ..effort };
         let bytes = match tier.sub {
             Some(sub) => coded.dim().div_ceil(sub) as f64 / 2.0,
             None => coded.dim() as f64 + 4.0,

@@ -34,6 +34,10 @@ fn products_of_bytes_are_exact_at_their_extremes_too() {
                 let mut out = vec![0; 7];
                 Scans::of(isa).dot_rows(&query, &rows, &mut out);
                 assert_eq!(out, expected, "{isa:?}, {width} bytes");
+                let which = [6, 0, 3, 3];
+                let mut out = [0; 4];
+                Scans::of(isa).dot_some(&query, &rows, &which, &mut out);
+                assert_eq!(out, which.map(|row| expected[row as usize]), "{isa:?}, {width} bytes");
             }
         }
         rows.fill(0);
