@@ -50,6 +50,26 @@ impl Region {
     }
 }
 
+/// An empty vector with room for `count`, in huge pages where the system has them: for what is read here and there.
+pub fn reserved<T>(count: usize) -> Vec<T> {
+    let room: Vec<T> = Vec::with_capacity(count);
+    #[cfg(target_os = "linux")]
+    {
+        use nix::sys::mman::{MmapAdvise, madvise};
+        let first = room.as_ptr().cast::<u8>();
+        let skipped = first.align_offset(HUGE);
+        let whole = (room.capacity() * size_of::<T>()).saturating_sub(skipped) / HUGE * HUGE;
+        if whole > 0
+            && let Some(begin) = std::ptr::NonNull::new(first.wrapping_add(skipped).cast_mut())
+            // SAFETY: whole pages of the vector's own; the advice changes nothing of what is in them.
+            && let Err(e) = unsafe { madvise(begin.cast(), whole, MmapAdvise::MADV_HUGEPAGE) }
+        {
+            tracing::debug!("no huge pages: {e}");
+        }
+    }
+    room
+}
+
 /// Bytes that a part takes of a region.
 pub fn part_bytes<T: Number>(count: usize) -> usize {
     (count * size_of::<T>()).next_multiple_of(LINE)

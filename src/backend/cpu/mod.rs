@@ -22,7 +22,7 @@ pub mod encoder;
 mod kernels;
 mod load;
 mod matmul;
-mod memory;
+pub(crate) mod memory;
 mod model;
 #[cfg(target_arch = "aarch64")]
 mod neon;

@@ -93,6 +93,13 @@ unsafe fn dot_some<S: Set>(query: &[i8], rows: &[i8], which: &[u32], out: &mut [
 }
 
 #[inline(always)]
+unsafe fn prefetch<S: Set>(numbers: &[u32]) {
+    for line in numbers.chunks(16) {
+        <S::Float as Simd>::prefetch(line.as_ptr().cast());
+    }
+}
+
+#[inline(always)]
 unsafe fn look_up_blocks<S: Set>(codes: &[u8], table: &[u8], out: &mut [[u16; BLOCK]]) {
     let bytes = table.len();
     for (i, sums) in out.iter_mut().enumerate() {
@@ -115,6 +122,10 @@ macro_rules! compiled {
                 super::dot_some::<$set>(query, rows, which, out);
             }
             $(#[target_feature(enable = $features)])?
+            unsafe fn prefetch(numbers: &[u32]) {
+                super::prefetch::<$set>(numbers);
+            }
+            $(#[target_feature(enable = $features)])?
             unsafe fn look_up_blocks(codes: &[u8], table: &[u8], out: &mut [[u16; BLOCK]]) {
                 super::look_up_blocks::<$set>(codes, table, out);
             }
@@ -123,7 +134,7 @@ macro_rules! compiled {
                 super::dot_f32::<<$set as Set>::Float>(a, b, n)
             }
 
-            pub(super) const SCANS: Scans = Scans { dot_rows, dot_some, look_up_blocks, dot_f32 };
+            pub(super) const SCANS: Scans = Scans { dot_rows, dot_some, prefetch, look_up_blocks, dot_f32 };
         }
     };
 }
@@ -143,6 +154,7 @@ compiled!(dotprod, neon::Neon<true>, "neon,dotprod");
 pub struct Scans {
     dot_rows: unsafe fn(&[i8], &[i8], &mut [i32]),
     dot_some: unsafe fn(&[i8], &[i8], &[u32], &mut [i32]),
+    prefetch: unsafe fn(&[u32]),
     look_up_blocks: unsafe fn(&[u8], &[u8], &mut [[u16; BLOCK]]),
     dot_f32: unsafe fn(*const f32, *const f32, usize) -> f32,
 }
@@ -200,6 +212,12 @@ impl Scans {
         assert!(last * query.len() <= rows.len(), "no such row");
         // SAFETY: the processor has the instructions (`of`), and the rows are there.
         unsafe { (self.dot_some)(query, rows, which, out) }
+    }
+
+    /// Has the lines of `numbers` on their way into the cache.
+    pub fn prefetch(self, numbers: &[u32]) {
+        // SAFETY: the processor has the instructions (`of`).
+        unsafe { (self.prefetch)(numbers) }
     }
 
     /// `out[i][j]` = the sum of the table at the codes of vector j of block i. `table` is (parts, 16), `codes` is

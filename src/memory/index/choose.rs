@@ -175,14 +175,25 @@ impl Tuning<'_> {
         self.questions.recall(|query| self.layout.candidates(self.scans, query, effort))
     }
 
-    /// The smallest of `ladder` with which `effort` reaches the goal; the last where none does.
+    /// The smallest number with which `effort` reaches the goal, within a sixteenth; the last of `ladder` where none does.
     fn smallest(&self, ladder: &[usize], effort: impl Fn(usize) -> Effort) -> usize {
-        let at = ladder.partition_point(|x| self.recall(effort(*x)) < self.goal);
-        ladder.get(at).or(ladder.last()).copied().unwrap_or(1)
+        let fails = |x: usize| self.recall(effort(x)) < self.goal;
+        let at = ladder.partition_point(|x| fails(*x));
+        let Some(found) = ladder.get(at) else { return ladder.last().copied().unwrap_or(1) };
+        let (mut high, mut low) = (*found, if at == 0 { *found } else { ladder[at - 1] });
+        while high - low > (high / 16).max(1) {
+            let middle = usize::midpoint(low, high);
+            if fails(middle) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        high
     }
 
-    /// First the least reach with as long a list of candidates as may be, and a little more; then, for each, the shortest
-    /// list of candidates. What is fastest then.
+    /// First the least reach with as long a list of candidates as may be, then the shortest list of candidates. Of lists a
+    /// few more may leave a shorter list of candidates, so that is tried too, and what is fastest then is taken.
     fn tune(&self) -> Result<Tuned> {
         let reaches = match &self.layout.form {
             Form::Int8(_) => vec![1],
@@ -190,8 +201,9 @@ impl Tuning<'_> {
             Form::Codes(_) => ladder(1, self.layout.lists.count()),
         };
         let least = self.smallest(&reaches, |reach| Effort { reach, rerank: self.most(reach) });
+        let more = if matches!(self.layout.form, Form::Codes(_)) { 2 } else { 0 };
         let mut best: Option<Tuned> = None;
-        for reach in reaches.into_iter().filter(|reach| *reach >= least).take(3) {
+        for reach in std::iter::once(least).chain(reaches.into_iter().filter(|reach| *reach > least).take(more)) {
             let rerank = self.smallest(&ladder(K, self.most(reach)), |rerank| Effort { reach, rerank });
             let effort = Effort { reach, rerank };
             let tuned = Tuned { effort, recall: self.recall(effort), time: self.time(effort)? };

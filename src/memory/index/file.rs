@@ -16,6 +16,7 @@ use super::layout::{Coded, Form, Layout};
 use super::lists::Lists;
 use super::pq::Quantizer;
 use super::{Effort, Index};
+use crate::backend::cpu::memory::reserved;
 use crate::backend::cpu::scans::{ROW, Scans};
 use crate::error::{Error, Result};
 use crate::memory::ids::Ids;
@@ -253,7 +254,7 @@ impl In {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         self.left -= bytes;
-        let mut array = Vec::with_capacity(len);
+        let mut array = reserved(len);
         let mut buffer = vec![0; BUFFER];
         while array.len() < len {
             let n = (len - array.len()).min(BUFFER / T::SIZE) * T::SIZE;

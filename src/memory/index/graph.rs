@@ -29,7 +29,7 @@ pub(super) struct Graph {
 
 /// How many of the first vectors are pivots.
 fn pivots(count: usize) -> usize {
-    count.isqrt().max(ENTRIES).min(count)
+    (count.isqrt() / 2).max(ENTRIES).min(count)
 }
 
 fn neighbours(edges: &[u32], of: u32) -> &[u32] {
@@ -100,18 +100,22 @@ impl Walk {
                     self.new.push(*to);
                 }
             }
+            // What will be opened next, unless something nearer is found now.
+            if let Some(seen) = self.best[next..].iter().find(|seen| !seen.opened) {
+                place.scans.prefetch(&place.edges[seen.hit.row as usize * DEGREE..][..DEGREE]);
+            }
             next = self.look(query, place, beam).min(next + 1);
         }
     }
 
-    /// Begins with the best pivots. Those without edges were forgotten.
+    /// Begins with the best pivots. Those that are zero were forgotten, or lead nowhere in particular.
     fn enter(&mut self, query: &Query, place: Place, beam: usize) {
         self.sums.resize(place.pivots, 0);
         self.scores.resize(place.pivots, 0.0);
         place.int8.scores(place.scans, query, 0, &mut self.sums, &mut self.scores);
         let mut entries = Shortlist::new(ENTRIES);
         for (row, score) in self.scores.iter().enumerate() {
-            if !neighbours(place.edges, row as u32).is_empty() {
+            if place.int8.scales[row] > 0.0 {
                 entries.push(Hit { row: row as u32, score: *score });
             }
         }
@@ -135,6 +139,10 @@ impl Walk {
     }
 
     fn keep(&mut self, hit: Hit, beam: usize) -> usize {
+        // Most are not kept.
+        if self.best.len() == beam && self.best.last().is_some_and(|last| last.hit.score > hit.score) {
+            return usize::MAX;
+        }
         let at = self.best.partition_point(|seen| seen.hit.order(&hit).is_lt());
         if at >= beam {
             return usize::MAX;
@@ -153,9 +161,9 @@ struct Met {
 }
 
 impl Met {
-    /// Nothing was seen yet; with a beam of `beam`, about so much will be.
+    /// Nothing was seen yet; with a beam of `beam`, a dozen times as much will be.
     fn clear(&mut self, beam: usize) {
-        let len = (64 * beam).next_power_of_two().clamp(1 << 10, 1 << 16).max(self.table.len());
+        let len = (32 * beam).next_power_of_two().clamp(1 << 10, 1 << 16).max(self.table.len());
         self.table.clear();
         self.table.resize(len, NONE);
         self.count = 0;

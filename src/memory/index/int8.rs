@@ -1,5 +1,6 @@
 //! Vectors as signed bytes, a scale each.
 
+use crate::backend::cpu::memory::reserved;
 use crate::backend::cpu::scans::{ROW, Scans};
 
 /// Rows of int8 with their scales: component = scale · byte.
@@ -42,7 +43,9 @@ impl Query {
 impl Int8 {
     pub(super) fn new(dim: usize, rows: usize) -> Self {
         let width = dim.next_multiple_of(ROW);
-        Self { width, bytes: vec![0; rows * width], scales: vec![0.0; rows] }
+        let mut bytes = reserved(rows * width);
+        bytes.resize(rows * width, 0);
+        Self { width, bytes, scales: vec![0.0; rows] }
     }
 
     pub(super) fn set(&mut self, row: usize, vector: &[f32]) {

@@ -5,15 +5,17 @@
 //! do it, so the same vectors give the same graph anywhere.
 
 use super::{DEGREE, Graph, NONE, Place, Walk, neighbours, pivots};
+use crate::backend::cpu::memory::reserved;
 use crate::backend::cpu::scans::Scans;
 use crate::memory::Hit;
 use crate::memory::index::int8::Int8;
 
 /// What a walk keeps in sight to find a new vector's neighbours.
-const BEAM: usize = 64;
-/// An edge is left out when another one leads to a place that is so much nearer to its end, in squared distance:
-/// Vamana's 1.2, squared.
-const DETOUR: f32 = 1.44;
+const BEAM: usize = 128;
+/// An edge is left out when another one leads to a place that is so much nearer to its end, in squared distance. This is
+/// 1.05 squared: of 200,000 vectors a walk that keeps 48 in sight finds 0.985, after 950 products; with Vamana's 1.2 it
+/// finds 0.973, after 730, with 1.0 (as in HNSW) 0.979, after 840.
+const DETOUR: f32 = 1.1025;
 /// An odd number whose bits look like chance: 2³² divided by the golden ratio.
 const LOT: u32 = 0x9E37_79B1;
 /// A batch is this part of the graph that it joins, but not less and not more than so many.
@@ -24,7 +26,8 @@ impl Graph {
     pub(in crate::memory::index) fn build(int8: &Int8, scans: Scans, threads: usize) -> Self {
         let count = int8.scales.len();
         let pivots = pivots(count);
-        let mut edges = vec![NONE; count * DEGREE];
+        let mut edges = reserved(count * DEGREE);
+        edges.resize(count * DEGREE, NONE);
         let mut done = 0;
         while done < count {
             let (part, least, most) = BATCH;
