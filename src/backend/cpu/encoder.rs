@@ -5,6 +5,8 @@
 #![allow(unsafe_op_in_unsafe_fn, reason = "kernels are unsafe as a whole; their contract is at the top of each")]
 #![expect(unsafe_code, reason = "vector instructions and raw loads")]
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::kernels::{Isa, Kernels};
@@ -48,6 +50,7 @@ pub struct Dense {
 /// Room for panels of activations, used again and again.
 #[derive(Default)]
 pub struct Room {
+    threads: usize,
     /// In f32.
     numbers: Vec<f32>,
     codes: Vec<Line>,
@@ -103,30 +106,19 @@ impl Dense {
         let panels: Vec<Panel> = panels(x.len() / self.k, self.kernels.max_panel).collect();
         let prepared: Vec<Prepared> =
             if self.format.is_float() { self.interleaved(x, &panels, room) } else { self.quantized(x, &panels, room) };
-        for tile in 0..self.n / TILE {
-            for (panel, prepared) in panels.iter().zip(&prepared) {
-                let offset = tile * self.format.tile_bytes(self.k);
-                let job = Job {
-                    format: self.format,
-                    weights: self.tiles.as_ptr().cast::<u8>().wrapping_add(offset),
-                    tiles: 1,
-                    units: self.format.units(self.k),
-                    codebook: CODEBOOK.map(|c| (c as u8) ^ 0x80),
-                    panel: prepared.panel,
-                    rest: prepared.rest,
-                    rest_flags: prepared.flags,
-                    width: panel.width,
-                    rows: panel.rows,
-                    out: out[panel.first * self.n + tile * TILE..].as_mut_ptr(),
-                    stride: self.n,
-                    last_lanes: TILE,
-                    add: true,
-                };
-                // SAFETY: the tile is one of the matrix's, the panel is in `room`, and `out` has a column for each row of
-                // weights; the processor has the instructions.
-                unsafe { (self.kernels.matmul)(&job) };
-            }
+        let block = Block { matrix: self, panels: &panels, prepared: &prepared, out: out.as_mut_ptr() };
+        let (tiles, threads) = (self.n / TILE, room.threads.max(1));
+        let share = |i: usize| tiles * i / threads..tiles * (i + 1) / threads;
+        if threads == 1 {
+            return block.multiply(share(0));
         }
+        std::thread::scope(|scope| {
+            let block = &block;
+            for i in 1..threads {
+                scope.spawn(move || block.multiply(share(i)));
+            }
+            block.multiply(share(0));
+        });
     }
 
     /// Panels in f32.
@@ -173,6 +165,48 @@ impl Dense {
     }
 }
 
+/// Rows that go through a matrix together.
+struct Block<'a> {
+    matrix: &'a Dense,
+    panels: &'a [Panel],
+    prepared: &'a [Prepared],
+    /// (rows, n)
+    out: *mut f32,
+}
+
+// SAFETY: threads read the panels, and each writes the columns of its own tiles.
+unsafe impl Sync for Block<'_> {}
+
+impl Block<'_> {
+    /// The columns of some tiles.
+    fn multiply(&self, tiles: Range<usize>) {
+        let Dense { kernels, format, n, k, .. } = self.matrix;
+        for tile in tiles {
+            for (panel, prepared) in self.panels.iter().zip(self.prepared) {
+                let job = Job {
+                    format: *format,
+                    weights: self.matrix.tiles.as_ptr().cast::<u8>().wrapping_add(tile * format.tile_bytes(*k)),
+                    tiles: 1,
+                    units: format.units(*k),
+                    codebook: CODEBOOK.map(|c| (c as u8) ^ 0x80),
+                    panel: prepared.panel,
+                    rest: prepared.rest,
+                    rest_flags: prepared.flags,
+                    width: panel.width,
+                    rows: panel.rows,
+                    out: self.out.wrapping_add(panel.first * n + tile * TILE),
+                    stride: *n,
+                    last_lanes: TILE,
+                    add: true,
+                };
+                // SAFETY: the tile is one of the matrix's, the panel is in its room, and `out` has a column for each row of
+                // weights (`Dense::add` looks); the processor has the instructions.
+                unsafe { (kernels.matmul)(&job) };
+            }
+        }
+    }
+}
+
 /// Where a panel is, as a job wants it.
 struct Prepared {
     panel: *const u8,
@@ -181,6 +215,11 @@ struct Prepared {
 }
 
 impl Room {
+    /// For products that so many threads share.
+    pub fn of(threads: usize) -> Self {
+        Self { threads, ..Self::default() }
+    }
+
     /// Room for so many bytes and flags; no flag is set.
     fn fit(&mut self, bytes: usize, flags: usize) {
         for panels in [&mut self.codes, &mut self.rests] {

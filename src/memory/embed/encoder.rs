@@ -98,8 +98,8 @@ impl Encoder {
         })
     }
 
-    /// Token vectors of texts, one behind another: (tokens of all, hidden).
-    pub(super) fn forward(&self, texts: &[&[u32]]) -> Vec<f32> {
+    /// Token vectors of texts, one behind another: (tokens of all, hidden). The same on any number of threads.
+    pub(super) fn forward(&self, texts: &[&[u32]], threads: usize) -> Vec<f32> {
         let h = self.hidden;
         let tokens: usize = texts.iter().map(|text| text.len()).sum();
         let mut states = Vec::with_capacity(tokens * h); // (tokens, hidden)
@@ -110,7 +110,7 @@ impl Encoder {
             }
         }
         self.normed(&self.norm, &mut states);
-        let mut room = Room::default();
+        let mut room = Room::of(threads);
         let (mut qkv, mut attended) = (vec![0.0; tokens * 3 * h], vec![0.0; tokens * h]);
         let (mut wide, mut scratch) = (vec![0.0; tokens.min(BLOCK) * self.ffn], Vec::new());
         for layer in &self.layers {

@@ -188,18 +188,20 @@ impl Embedder {
     }
 
     /// Runs batches on as many threads as compute, each its own: candle divides matrix products among threads, but not what is
-    /// done to every number, which takes as long.
+    /// done to every number, which takes as long. A batch alone, such as a question, has its products shared.
     fn side_by_side(&self, batches: &[Vec<usize>], ids: &[&[u32]]) -> Result<Vec<(usize, Vec<f32>)>> {
         let next = AtomicUsize::new(0);
+        let all = candle_core::utils::get_num_threads();
+        let sharing = if batches.len() == 1 { all } else { 1 };
         let work = || -> Result<Vec<(usize, Vec<f32>)>> {
             let mut made = Vec::new();
             while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let vectors = self.forward(batch, ids).map_err(|e| failed("embed a text", &e))?;
+                let vectors = self.forward(batch, ids, sharing).map_err(|e| failed("embed a text", &e))?;
                 made.extend(batch.iter().copied().zip(vectors));
             }
             Ok(made)
         };
-        let threads = candle_core::utils::get_num_threads().min(batches.len());
+        let threads = all.min(batches.len());
         std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             let mut made = work()?;
@@ -221,16 +223,16 @@ impl Embedder {
     }
 
     /// Vectors (texts, dim) of the texts `batch` of `ids`, of no particular length.
-    fn forward(&self, batch: &[usize], ids: &[&[u32]]) -> candle_core::Result<Vec<Vec<f32>>> {
+    fn forward(&self, batch: &[usize], ids: &[&[u32]], threads: usize) -> candle_core::Result<Vec<Vec<f32>>> {
         match &self.net {
-            Net::Ours(encoder) => Ok(self.pooled(encoder, batch, ids)),
+            Net::Ours(encoder) => Ok(self.pooled(encoder, batch, ids, threads)),
             Net::Candle(bert) => self.forward_candle(bert, batch, ids),
         }
     }
 
-    fn pooled(&self, encoder: &Encoder, batch: &[usize], ids: &[&[u32]]) -> Vec<Vec<f32>> {
+    fn pooled(&self, encoder: &Encoder, batch: &[usize], ids: &[&[u32]], threads: usize) -> Vec<Vec<f32>> {
         let texts: Vec<&[u32]> = batch.iter().map(|text| ids[*text]).collect();
-        let mut states = &encoder.forward(&texts)[..];
+        let mut states = &encoder.forward(&texts, threads)[..];
         let mut vectors = Vec::with_capacity(texts.len());
         for text in texts {
             let (own, others) = states.split_at(text.len() * self.dim); // (tokens, dim)
