@@ -1,7 +1,7 @@
 //! A graph of near neighbours, in which a search walks towards the query.
 //!
 //! Every vector has edges to at most [`DEGREE`] others, chosen so that they lie in different directions (the "robust prune"
-//! of Vamana, Subramanya et al., NeurIPS 2019). The first vectors, drawn by lot, are pivots: all of them are compared with
+//! of Vamana, Subramanya et al., 2019). The first vectors, drawn by lot, are pivots: all of them are compared with
 //! a query, and the walk begins at the nearest few, so that clusters far from each other are all within reach without
 //! the layers of HNSW. Vectors are compared as bytes.
 

@@ -105,7 +105,9 @@ impl Layout {
         }
         match &mut self.form {
             Form::Int8(int8) | Form::Graph(int8, _) => {
-                gone.iter().for_each(|position| int8.set(*position as usize, &[]))
+                for position in gone {
+                    int8.set(position as usize, &[]);
+                }
             }
             Form::Codes(Coded { quantizer, blocks, codes }) => {
                 for position in gone.into_iter().map(|position| position as usize) {

@@ -1,6 +1,6 @@
 //! How a graph comes to be, and how vectors go out of it.
 //!
-//! Vectors join in batches (as in ParlayANN, Manohar et al., PPoPP 2024): those of a batch look for their neighbours in
+//! Vectors join in batches (as in `ParlayANN`, Manohar et al., 2024): those of a batch look for their neighbours in
 //! the graph as it was before, then edges back are added, target by target. Neither depends on the order in which threads
 //! do it, so the same vectors give the same graph anywhere.
 
