@@ -10,6 +10,9 @@ use crate::memory::{Hit, Vectors};
 /// Vectors that are scanned between looks at the threshold; their scores stay in the first-level cache.
 const STRIDE: usize = 512;
 
+/// A walk that keeps more than this part of a graph in sight takes longer than to look at all of it.
+const PART: usize = 64;
+
 /// How hard to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effort {
@@ -65,9 +68,14 @@ impl Layout {
             Form::Int8(int8) => scan_bytes(int8, scans, &int8::Query::new(query), effort.rerank),
             Form::Graph(int8, graph) => {
                 let query = int8::Query::new(query);
-                let mut found = graph.search(int8, scans, &query, effort.reach.max(effort.rerank));
+                let reach = effort.reach.max(effort.rerank);
+                let mut found = if reach > int8.scales.len() / PART {
+                    Vec::new()
+                } else {
+                    graph.search(int8, scans, &query, reach)
+                };
+                // Nothing, too, where every pivot was forgotten.
                 if found.is_empty() {
-                    // Every pivot was forgotten.
                     found = scan_bytes(int8, scans, &query, effort.rerank);
                 }
                 found.truncate(effort.rerank);

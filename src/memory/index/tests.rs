@@ -163,6 +163,16 @@ fn a_query_of_another_width_is_refused() {
 }
 
 #[test]
+fn as_many_are_found_as_are_asked_for() {
+    let vectors = made(3000, 72, 40, 9);
+    let index = Index::with(&vectors, Plan::Graph, Effort { reach: 20, rerank: 12 }, 1).unwrap();
+    for k in [1, 10, 40, 500, 3000] {
+        let hits = index.search(&vectors, &vectors.numbers[..72], k).unwrap();
+        assert_eq!(hits, exact(&vectors, &vectors.numbers[..72], 3000).unwrap()[..k].to_vec());
+    }
+}
+
+#[test]
 fn rows_that_were_added_later_are_found_too() {
     let mut vectors = made(3000, 72, 40, 8);
     let index = Index::with(&vectors, Plan::Graph, Effort { reach: 20, rerank: 20 }, 1).unwrap();
