@@ -21,6 +21,9 @@ const FLAT: usize = 10_000;
 const QUESTIONS: usize = 400;
 /// Recall on vectors that were not asked for may be a little lower.
 const SLACK: f32 = 0.003;
+/// What a walk keeps in sight at least. A memory's own vectors have others like them, and would be found with less; what
+/// people ask has not.
+const SIGHT: usize = 64;
 /// The longest list of vectors to read.
 const MOST: usize = 4096;
 
@@ -33,7 +36,7 @@ pub struct Target {
     pub memory: Option<usize>,
     /// Threads that build it.
     pub threads: usize,
-    /// Queries to measure with, (n, dim). None: vectors of the memory ask for their neighbours.
+    /// Queries to measure with, (n, dim). None: vectors of the memory ask for their neighbours, and means of two of them.
     pub queries: Vec<f32>,
 }
 
@@ -97,7 +100,13 @@ impl Questions {
         let (dim, count) = (vectors.dim(), vectors.len());
         let (queries, own) = if target.queries.is_empty() {
             let n = QUESTIONS.min(count);
-            (sample(vectors, n)?, (0..n).map(|i| Some((i * count / n) as u32)).collect())
+            let mut queries = sample(vectors, n)?;
+            let mut own: Vec<_> = (0..n).map(|i| Some((i * count / n) as u32)).collect();
+            for i in (1..n).step_by(2) {
+                between(&mut queries, dim, i, ((i + n / 2) % n) & !1); // an even one, which is still itself
+                own[i] = None;
+            }
+            (queries, own)
         } else {
             let n = target.queries.len() / dim;
             (target.queries.clone(), vec![None; n])
@@ -121,6 +130,20 @@ impl Questions {
             all += truth.len();
         }
         found as f32 / all.max(1) as f32
+    }
+}
+
+/// Moves query `i` to between it and `other`. What people ask lies between passages, not among the likes of one.
+fn between(queries: &mut [f32], dim: usize, i: usize, other: usize) {
+    for x in 0..dim {
+        queries[i * dim + x] += queries[other * dim + x];
+    }
+    let query = &mut queries[i * dim..][..dim];
+    let length = query.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if length > 0.0 {
+        for x in query {
+            *x /= length;
+        }
     }
 }
 
@@ -197,7 +220,7 @@ impl Tuning<'_> {
     fn tune(&self) -> Result<Tuned> {
         let reaches = match &self.layout.form {
             Form::Int8(_) => vec![1],
-            Form::Graph(..) => ladder(K, MOST),
+            Form::Graph(..) => ladder(SIGHT, MOST),
             Form::Codes(_) => ladder(1, self.layout.lists.count()),
         };
         let least = self.smallest(&reaches, |reach| Effort { reach, rerank: self.most(reach) });

@@ -18,6 +18,8 @@ use crate::memory::Hit;
 pub(super) const DEGREE: usize = 32;
 /// Pivots that a walk begins at.
 const ENTRIES: usize = 8;
+/// As many pivots at least: to compare with them takes a few microseconds.
+const PIVOTS: usize = 256;
 /// In place of an edge, behind the last of a vector.
 const NONE: u32 = u32::MAX;
 
@@ -29,7 +31,7 @@ pub(super) struct Graph {
 
 /// How many of the first vectors are pivots.
 fn pivots(count: usize) -> usize {
-    (count.isqrt() / 2).max(ENTRIES).min(count)
+    (count.isqrt() / 2).max(PIVOTS).min(count)
 }
 
 fn neighbours(edges: &[u32], of: u32) -> &[u32] {

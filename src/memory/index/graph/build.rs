@@ -39,6 +39,7 @@ impl Graph {
             link_back(int8, scans, &mut edges[..end * DEGREE], &back, threads);
             done = end;
         }
+        connect(Place { edges: &[], pivots, int8, scans }, &mut edges);
         Self { edges }
     }
 
@@ -60,6 +61,38 @@ impl Graph {
         }
         for row in gone {
             self.edges[*row as usize * DEGREE..][..DEGREE].fill(NONE);
+        }
+    }
+}
+
+/// Gives those that no way leads to from a pivot an edge from the nearest that a walk finds, if it has room for one: where
+/// everybody has nearer neighbours, nobody may have kept an edge to them.
+fn connect(place: Place, edges: &mut [u32]) {
+    let mut reached = vec![false; edges.len() / DEGREE];
+    for pivot in 0..place.pivots as u32 {
+        spread(edges, pivot, &mut reached);
+    }
+    let mut walk = Walk::default();
+    for row in 0..reached.len() as u32 {
+        if reached[row as usize] {
+            continue;
+        }
+        walk.towards(&place.int8.query(row), Place { edges, ..place }, BEAM);
+        let has_room = |from: &u32| neighbours(edges, *from).len() < DEGREE;
+        let mut near = walk.best.iter().map(|seen| seen.hit.row);
+        let Some(from) = near.clone().find(has_room).or_else(|| near.next()) else { continue };
+        let at = neighbours(edges, from).len().min(DEGREE - 1);
+        edges[from as usize * DEGREE + at] = row;
+        spread(edges, row, &mut reached);
+    }
+}
+
+/// Notes what can be reached from `row`.
+fn spread(edges: &[u32], row: u32, reached: &mut [bool]) {
+    let mut next = vec![row];
+    while let Some(row) = next.pop() {
+        if !std::mem::replace(&mut reached[row as usize], true) {
+            next.extend(neighbours(edges, row));
         }
     }
 }

@@ -92,6 +92,43 @@ fn recall_of_rest(graph: &Graph, int8: &Int8, gone: &[u32]) -> f64 {
     rows.iter().filter(found).count() as f64 / rows.len() as f64
 }
 
+/// Vectors in groups of four that are all but equal.
+fn near_copies(count: usize) -> Vec<f32> {
+    let (originals, noise) = (made(count.div_ceil(4), DIM, count, 6), made(count, DIM, count, 7));
+    let vectors = noise.numbers.chunks(DIM).enumerate();
+    let moved = vectors.flat_map(|(i, noise)| {
+        let original = &originals.numbers[i / 4 * DIM..][..DIM];
+        original.iter().zip(noise).map(|(x, noise)| x + 0.3 * noise).collect::<Vec<f32>>()
+    });
+    moved.collect()
+}
+
+#[test]
+fn every_vector_is_found_by_itself() {
+    let int8 = bytes(&near_copies(6000));
+    let graph = Graph::build(&int8, scans(), 2);
+    let found = |row: &u32| graph.search(&int8, scans(), &int8.query(*row), 64).iter().any(|hit| hit.row == *row);
+    let lost: Vec<u32> = (0..6000).filter(|row| !found(row)).collect();
+    assert!(lost.is_empty(), "{} are lost: {lost:?}", lost.len());
+}
+
+#[test]
+fn what_lies_between_vectors_finds_its_nearest_too() {
+    let numbers = near_copies(6000);
+    let int8 = bytes(&numbers);
+    let graph = Graph::build(&int8, scans(), 2);
+    let mut found = 0;
+    for i in 0..200 {
+        let (a, b) = (&numbers[i * 29 * DIM..][..DIM], &numbers[(5999 - i * 13) * DIM..][..DIM]);
+        let query = Query::new(&a.iter().zip(b).map(|(a, b)| a + b).collect::<Vec<f32>>());
+        let mut truth = crate::memory::index::search::scan_bytes(&int8, scans(), &query, 10);
+        truth.sort_unstable_by(Hit::order);
+        let hits = graph.search(&int8, scans(), &query, 64);
+        found += truth.iter().filter(|t| hits.iter().any(|hit| hit.row == t.row)).count();
+    }
+    assert!(found >= 1850, "{found} of 2000");
+}
+
 #[test]
 fn a_few_vectors_and_none_make_a_graph_too() {
     for count in [0, 1, 2, 7, 9, 40] {
