@@ -102,6 +102,10 @@ impl Index {
                 .in_file(path)
                 .help("rebuild it: taper memory rebuild NAME")
         };
+        // Looked at before opening: opening a FIFO for reading waits for a writer.
+        if !std::fs::metadata(path).map_err(cannot)?.is_file() {
+            return Err(other("it is not a file"));
+        }
         let mut file = File::open(path).map_err(cannot)?;
         if hash(&mut file).map_err(cannot)? != sha256 {
             return Err(other("its SHA-256 is another"));

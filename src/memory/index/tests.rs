@@ -153,6 +153,16 @@ fn a_saved_index_answers_alike_and_no_other_file_is_read() {
 }
 
 #[test]
+#[cfg(unix)]
+fn what_is_no_file_in_the_place_of_an_index_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let error = Index::open(&path, "", 100, 72).unwrap_err().to_string();
+    assert!(error.contains("this is not the memory's index: it is not a file"), "{error}");
+}
+
+#[test]
 fn a_query_of_another_width_is_refused() {
     let vectors = made(100, 72, 10, 6);
     let error = exact(&vectors, &[0.0; 71], 10).unwrap_err().to_string();
