@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::backend::choose::{Choice, Compute, Device};
 use crate::backend::cuda::probe;
-use crate::backend::{MemoryPlan, PAGE};
+use crate::backend::{Backend, MemoryPlan, PAGE};
 use crate::config::{self, Dirs};
 use crate::engine::fit::{self, Wanted};
 use crate::engine::{Done, Engine, Event, Finish, Request};
@@ -119,7 +119,25 @@ impl Taper {
     /// # Errors
     /// When the device that was named does not take it, or cannot do what is asked for.
     pub fn choose(model: &OpenModel, options: &LoadOptions) -> Result<Choice> {
+        if options.compute.device == Device::Auto
+            && let Ok(gpu) = Self::gpu(model, options)
+        {
+            return Ok(gpu);
+        }
         Choice::of(&options.compute, &model.config).map_err(|e| e.in_file(&model.path))
+    }
+
+    /// The GPU that takes a model when none is named.
+    ///
+    /// # Errors
+    /// When there is none, it does not take the model, or has no room for it and a context that is worth having.
+    fn gpu(model: &OpenModel, options: &LoadOptions) -> Result<Choice> {
+        let choice = Choice::of(&Compute { device: Device::Cuda, ..options.compute }, &model.config)?;
+        let plan = Self::plan_for(&choice, model, options, choice.available_memory())?;
+        if options.context.is_none_or(|n| n == 0) && plan.limits.context < model.config.context.min(ENOUGH_CONTEXT) {
+            return Err(Error::memory(format!("its memory has room for a context of {} alone", plan.limits.context)));
+        }
+        Ok(choice)
     }
 
     /// Plans the memory of a model within `available` bytes; `None` does not look whether it fits.
@@ -127,7 +145,15 @@ impl Taper {
     /// # Errors
     /// When it does not fit.
     pub fn plan(model: &OpenModel, options: &LoadOptions, available: Option<u64>) -> Result<MemoryPlan> {
-        let choice = Self::choose(model, options)?;
+        Self::plan_for(&Self::choose(model, options)?, model, options, available)
+    }
+
+    fn plan_for(
+        choice: &Choice,
+        model: &OpenModel,
+        options: &LoadOptions,
+        available: Option<u64>,
+    ) -> Result<MemoryPlan> {
         let wanted = Wanted {
             context: options.context.filter(|n| *n > 0),
             sequences: options.sequences.max(1),
@@ -143,11 +169,25 @@ impl Taper {
     /// When it does not fit in memory, or its tensors are damaged.
     pub fn from_model(model: OpenModel, options: &LoadOptions) -> Result<Self> {
         let choice = Self::choose(&model, options)?;
-        let plan = Self::plan(&model, options, choice.available_memory())?;
+        let is_gpu_of_its_own = options.compute.device == Device::Auto && !choice.is_on_host();
+        match Self::load_on(&choice, &model, options) {
+            // Somebody else may have its memory.
+            Err(e) if is_gpu_of_its_own => {
+                tracing::warn!("the GPU is not used: {}", e.what());
+                let choice = Choice::of(&options.compute, &model.config).map_err(|e| e.in_file(&model.path))?;
+                let (backend, plan) = Self::load_on(&choice, &model, options)?;
+                Self::with(model, choice, backend, &plan)
+            }
+            loaded => loaded.and_then(|(backend, plan)| Self::with(model, choice, backend, &plan)),
+        }
+    }
+
+    /// Loads a model's weights, and says what is done and why.
+    fn load_on(choice: &Choice, model: &OpenModel, options: &LoadOptions) -> Result<(Box<dyn Backend>, MemoryPlan)> {
+        let plan = Self::plan_for(choice, model, options, choice.available_memory())?;
         if choice.is_on_host() {
             fit::try_out(&plan).map_err(|e| e.in_file(&model.path))?;
         }
-        let tensors = model.tensors()?;
         if plan.limits.context > model.config.context {
             tracing::warn!(
                 "a context of {} is longer than the {} tokens the model was trained on; answers get worse past those",
@@ -162,17 +202,20 @@ impl Taper {
                 plan.limits.context
             );
         }
-        if options.compute.device == Device::Auto && tracing::enabled!(tracing::Level::INFO) {
-            match probe::look() {
-                Err(absence) => tracing::info!("no GPU is used: {}", absence.what()),
-                Ok(gpu) => tracing::info!("the {} is used when --device cuda asks for it", gpu.name),
-            }
+        if options.compute.device == Device::Auto && choice.is_on_host() && tracing::enabled!(tracing::Level::INFO) {
+            let why = probe::look().map_err(|absence| absence.what());
+            let why = why.and_then(|_| Self::gpu(model, options).map_err(|e| e.what().to_owned()));
+            why.err().into_iter().for_each(|why| tracing::info!("no GPU is used: {why}"));
         }
         tracing::info!("the {} backend computes: {}", choice.name(), choice.description());
         if options.compute.flash_attention == Some(true) && !choice.flash_attention() {
             tracing::warn!("the {} backend has plain attention alone: its answers are the same", choice.name());
         }
-        let backend = choice.load(&model.config, &model.weights, &plan, &options.repack)?;
+        Ok((choice.load(&model.config, &model.weights, &plan, &options.repack)?, plan))
+    }
+
+    fn with(model: OpenModel, choice: Choice, backend: Box<dyn Backend>, plan: &MemoryPlan) -> Result<Self> {
+        let tensors = model.tensors()?;
         let kv_token = plan.kv / (plan.limits.pages * PAGE) as u64;
         Ok(Self {
             traffic: Traffic::of(&tensors, kv_token),
@@ -326,6 +369,9 @@ impl Taper {
         &mut self.engine
     }
 }
+
+/// A GPU with room for so many tokens is better than a processor with room for more.
+const ENOUGH_CONTEXT: usize = 4096;
 
 /// An answer while it comes.
 #[derive(Default)]

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 #![cfg(target_os = "linux")]
 
+#[path = "cuda/ahead.rs"]
+mod ahead;
 mod common;
 #[path = "cuda/emulator.rs"]
 mod emulator;
@@ -25,6 +27,7 @@ use taper::format::{DType, TensorInfo, random};
 use taper::model::config::Config;
 use taper::model::tensors::Extras;
 use taper::sample::{Draw, Sampling, Scratch};
+use taper::terminal::progress::Mode;
 
 const LIMITS: Limits = Limits { context: 600, sequences: 3, chunk: 80, pages: 64 };
 /// int8 activations (design: at most 5e-4); attention in f16 pages and the rest in f32 are far below.
@@ -62,7 +65,7 @@ fn load(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, kv_type: KvType) 
 fn load_with(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, options: Options) -> Cuda {
     assert_eq!(cuda::refusal(config), None);
     let plan = cuda::plan(config, &infos(weights), LIMITS, options);
-    Cuda::load(gpu, config, weights, &plan, options).unwrap()
+    Cuda::load(gpu, config, weights, &plan, options, Mode::Quiet).unwrap()
 }
 
 /// The same random keys and values in both backends, as f16 keeps them.

@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use common::gguf_builder::GgufBuilder;
@@ -11,11 +14,12 @@ use common::tiny::{self, Random, Tiny};
 use proptest::prelude::*;
 use taper::Sampling;
 use taper::backend::candle::{self, Candle};
-use taper::backend::{Limits, PAGE};
+use taper::backend::{Backend, Batch, Limits, MemoryUse, Out, PAGE, PageOp, Phases, StepOut};
 use taper::engine::{Done, Engine, Event, Finish, Request, RequestId};
 use taper::error::Kind;
 use taper::format::gguf::Gguf;
 use taper::format::mapping::Mapping;
+use taper::model::config::Config;
 use taper::text::Tokenizer;
 
 const VOCAB: usize = 61;
@@ -28,12 +32,83 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::from_gguf(&Gguf::parse(&Mapping::from_bytes(bytes, "tiny.gguf")).unwrap().metadata, None).unwrap()
 }
 
-fn engine(limits: Limits) -> Engine {
+/// Takes steps before the ones in front of them are collected, as a GPU does.
+struct Ahead {
+    inner: Candle,
+    given: VecDeque<Vec<u32>>,
+    collected: Vec<u32>,
+    /// The most steps that were in flight.
+    most: Rc<Cell<usize>>,
+}
+
+impl Phases for Ahead {
+    fn layers(&self) -> usize {
+        self.inner.layers()
+    }
+    fn begin(&mut self, batch: &Batch<'_>) -> taper::Result<()> {
+        self.inner.begin(batch)
+    }
+    fn qkv(&mut self, layer: usize) -> taper::Result<()> {
+        self.inner.qkv(layer)
+    }
+    fn attend(&mut self, layer: usize) -> taper::Result<()> {
+        self.inner.attend(layer)
+    }
+    fn attn_out(&mut self, layer: usize) -> taper::Result<()> {
+        self.inner.attn_out(layer)
+    }
+    fn gate_up(&mut self, layer: usize) -> taper::Result<()> {
+        self.inner.gate_up(layer)
+    }
+    fn down(&mut self, layer: usize) -> taper::Result<()> {
+        self.inner.down(layer)
+    }
+    fn head(&mut self, out: &[Out<'_>]) -> taper::Result<()> {
+        self.inner.head(out)
+    }
+}
+
+impl Backend for Ahead {
+    fn config(&self) -> &Config {
+        self.inner.config()
+    }
+    fn submit(&mut self, batch: &Batch<'_>) -> taper::Result<()> {
+        self.inner.submit(batch)?;
+        self.given.push_back(self.inner.collect()?.tokens.to_vec());
+        self.most.set(self.most.get().max(self.given.len()));
+        Ok(())
+    }
+    fn collect(&mut self) -> taper::Result<StepOut<'_>> {
+        self.collected = self.given.pop_front().unwrap();
+        Ok(StepOut { tokens: &self.collected, logits: &[] })
+    }
+    fn in_flight(&self) -> usize {
+        3
+    }
+    fn pages(&mut self, op: PageOp<'_>) -> taper::Result<()> {
+        self.inner.pages(op)
+    }
+    fn memory(&self) -> MemoryUse {
+        self.inner.memory()
+    }
+}
+
+/// An engine whose backend runs ahead, and how far it did.
+fn ahead(limits: Limits) -> (Engine, Rc<Cell<usize>>) {
+    let most = Rc::new(Cell::new(0));
+    let backend = Ahead { inner: judge(limits), given: VecDeque::new(), collected: Vec::new(), most: Rc::clone(&most) };
+    (Engine::new(Box::new(backend), Arc::new(tokenizer()), limits), most)
+}
+
+fn judge(limits: Limits) -> Candle {
     let tiny = Tiny::plain(tiny::config(), 42);
     let weights = tiny.weights();
     let infos: Vec<_> = weights.names().map(|n| weights.info(n).unwrap()).collect();
-    let backend = Candle::load(&tiny.config, &weights, &candle::plan(&tiny.config, &infos, limits)).unwrap();
-    Engine::new(Box::new(backend), Arc::new(tokenizer()), limits)
+    Candle::load(&tiny.config, &weights, &candle::plan(&tiny.config, &infos, limits)).unwrap()
+}
+
+fn engine(limits: Limits) -> Engine {
+    Engine::new(Box::new(judge(limits)), Arc::new(tokenizer()), limits)
 }
 
 fn request(seed: u64, prompt: usize, max_tokens: usize) -> Request {
@@ -76,7 +151,12 @@ fn take(answer: &mut Answer, event: Event) {
 }
 
 fn alone(request: &Request) -> Answer {
-    let mut engine = engine(Limits::new(256, 1, 64));
+    within(request, Limits::new(256, 1, 64))
+}
+
+/// The same in a context as long as that of `limits`.
+fn within(request: &Request, limits: Limits) -> Answer {
+    let mut engine = engine(Limits::new(limits.context, 1, 64));
     let id = engine.add_request(request.clone()).unwrap();
     finish(&mut engine, &[id]).remove(0)
 }
@@ -109,6 +189,43 @@ fn a_preempted_request_gives_the_same_text() {
         assert_eq!(outcome(&answer), outcome(&alone(request)));
         assert_eq!(answer.tokens.len(), 40);
     }
+}
+
+#[test]
+fn steps_ahead_of_the_host_change_no_text() {
+    // Lengths, ends and preemption come at other steps for each.
+    let limits = Limits { pages: 9, ..Limits::new(3 * PAGE, 4, 16) };
+    let (mut engine, most) = ahead(limits);
+    let mut requests: Vec<Request> = (50..57).map(|i| request(i, 2 + 7 * (i as usize - 50), 25)).collect();
+    requests[2].sampling.repeat_penalty = 1.3;
+    requests[3].max_tokens = None;
+    requests[4].max_tokens = Some(1);
+    requests[5] = Request { ignore_end: true, min_tokens: 4, ..requests[5].clone() };
+    let ids: Vec<_> = requests.iter().map(|r| engine.add_request(r.clone()).unwrap()).collect();
+    for (request, answer) in requests.iter().zip(finish(&mut engine, &ids)) {
+        assert_eq!(outcome(&answer), outcome(&within(request, limits)));
+    }
+    assert_eq!(most.get(), 3);
+    // Whoever uses the backend next finds nothing of theirs in it.
+    let id = engine.add_request(request(60, 5, 20)).unwrap();
+    (0..3).for_each(|_| drop(engine.step().unwrap()));
+    engine.abort(id, Finish::Interrupted);
+    engine.backend();
+    let id = engine.add_request(request(61, 5, 20)).unwrap();
+    let answer = finish(&mut engine, &[id]).remove(0);
+    assert_eq!(outcome(&answer), outcome(&within(&request(61, 5, 20), limits)));
+}
+
+#[test]
+fn what_looks_back_at_the_answer_is_not_run_ahead_of() {
+    let limits = Limits::new(3 * PAGE, 1, 16);
+    let (mut engine, most) = ahead(limits);
+    let mut penalized = request(70, 5, 20);
+    penalized.sampling.repeat_penalty = 1.5;
+    let id = engine.add_request(penalized.clone()).unwrap();
+    let answer = finish(&mut engine, &[id]).remove(0);
+    assert_eq!(outcome(&answer), outcome(&within(&penalized, limits)));
+    assert_eq!(most.get(), 1);
 }
 
 #[test]

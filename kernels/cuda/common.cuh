@@ -152,3 +152,36 @@ DEVICE float block_sum(float x, float* room) {
     for (int w = 0; w < WARPS; w++) sum += room[w];
     return sum;
 }
+
+// A logit and its id as one number, of which the largest is the likeliest token, the first among equals. 0 is for what is no
+// finite number.
+DEVICE uint64_t rank_of(float logit, uint32_t id) {
+    uint32_t bits = __float_as_uint(logit);
+    if ((bits & 0x7F800000u) == 0x7F800000u) return 0;
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return uint64_t(bits) << 32 | uint32_t(~id);
+}
+
+// The logit of a rank that is not 0.
+DEVICE float logit_of(uint64_t rank) {
+    uint32_t bits = uint32_t(rank >> 32);
+    return __uint_as_float(bits & 0x80000000u ? bits ^ 0x80000000u : ~bits);
+}
+
+DEVICE double double_bits(uint32_t low, uint32_t high) {
+#ifdef __CUDACC__
+    return __hiloint2double(int(high), int(low));
+#else
+    return host::double_bits(low, high);
+#endif
+}
+
+// What this thread wrote before it, the host too sees before what is written behind it.
+DEVICE void publish() {
+#ifdef __CUDACC__
+    __threadfence_system();
+#endif
+}
+
+// A word that the host waits for.
+DEVICE void store_last(uint32_t* to, uint32_t word) { *const_cast<volatile uint32_t*>(to) = word; }

@@ -25,8 +25,12 @@ DEVICE int dot16(const uint32_t* w, int4 x) {
 
 DEVICE int dot32(const Codes& c, const Bytes& x) { return dot16(c.words, x.low) + dot16(c.words + 4, x.high); }
 
+// The code of number i.
+DEVICE float code_of(const Codes& c, int i) { return float(int8_t(c.words[i / 4] >> 8 * (i % 4))); }
+
 // Each format: `planes` are what the layout has of a matrix, one behind the other; `load` takes a lane's group out of a strip of them (see
-// stream.cuh) and makes numbers of it, `integer` is the exact part of a product, `add` puts the product onto a sum.
+// stream.cuh) and makes numbers of it, `integer` is the exact part of a product, `add` puts the product onto a sum. `number` is number i
+// of the group.
 
 // Of `groups` groups so many bytes; `before` are the bytes that planes in front of it have of a group.
 struct PlaneOf {
@@ -65,6 +69,7 @@ struct Affine4 {
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x) - 8 * x.sum; }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
+    DEVICE_MEMBER float number(int i) const { return scale * (code_of(codes, i) - 8.0f); }
 };
 
 // scale * nibble + minimum
@@ -86,6 +91,7 @@ struct Affine4Min {
         sum = fmaf(scale * x.scale, float(integer(x)), sum);
         return fmaf(min, x.scale * float(x.sum), sum);
     }
+    DEVICE_MEMBER float number(int i) const { return scale * code_of(codes, i) + min; }
 };
 
 // scale * the codebook's number
@@ -103,6 +109,7 @@ struct Lut4 {
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
+    DEVICE_MEMBER float number(int i) const { return scale * code_of(codes, i); }
 };
 
 // scale * byte
@@ -120,6 +127,7 @@ struct Int8 {
     }
     DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
+    DEVICE_MEMBER float number(int i) const { return scale * code_of(codes, i); }
 };
 
 // scale * byte + minimum
@@ -141,6 +149,7 @@ struct Int8Min {
         sum = fmaf(scale * x.scale, float(integer(x)), sum);
         return fmaf(min, x.scale * float(x.sum), sum);
     }
+    DEVICE_MEMBER float number(int i) const { return scale * code_of(codes, i) + min; }
 };
 
 // scale * sub-scale * nibble - minimum scale * sub-minimum: the first of 256 numbers, the second of 32
@@ -163,6 +172,7 @@ struct Q4K {
         sum = fmaf(scale * x.scale, float(integer(x)), sum);
         return fmaf(-(min * x.scale), float(sub_min * x.sum), sum);
     }
+    DEVICE_MEMBER float number(int i) const { return scale * float(sub_scale) * code_of(codes, i) - min * float(sub_min); }
 };
 
 // scale * sub-scale * (6 bits - 32): the first of 256 numbers, the second of 16
@@ -185,6 +195,7 @@ struct Q6K {
         return first * dot16(codes.words, x.low) + second * dot16(codes.words + 4, x.high);
     }
     DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
+    DEVICE_MEMBER float number(int i) const { return scale * float(i < GROUP / 2 ? first : second) * code_of(codes, i); }
 };
 
 // Weights in floating point: planes of 16 bytes of each group, as many as it takes. They are added in the order of k.
@@ -213,6 +224,11 @@ struct Floats {
             for (int j = 0; j < EACH_PLANE; j++) sum = fmaf(T::number(words, j), x[i * EACH_PLANE + j], sum);
         }
         return sum;
+    }
+    DEVICE_MEMBER float number(int i) const {
+        const uint4& plane = four[i / EACH_PLANE];
+        uint32_t words[4] = {plane.x, plane.y, plane.z, plane.w};
+        return T::number(words, i % EACH_PLANE);
     }
 };
 

@@ -61,15 +61,6 @@ struct LogitsArgs {
     int pad;
 };
 
-// A logit and its id as one number, of which the largest is the likeliest token, the first among equals. 0 is for what is no
-// finite number.
-DEVICE uint64_t rank_of(float logit, uint32_t id) {
-    uint32_t bits = __float_as_uint(logit);
-    if ((bits & 0x7F800000u) == 0x7F800000u) return 0;
-    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    return uint64_t(bits) << 32 | uint32_t(~id);
-}
-
 template <class W, int M>
 DEVICE void logits(const LogitsArgs& a) {
     constexpr int R = 2;

@@ -1,5 +1,4 @@
-// A step's first and last kernel, and rows that are quantized before their matrix: of more than one row, or for weights in floating
-// point, so that not every block does it.
+// Rows that are quantized before their matrix: of more than one row, or for weights in floating point, so that not every block does it.
 //
 // Bytes: a row is read twice, the second time from the first-level cache; latency is all there is to it.
 #include "stage.cuh"
@@ -40,41 +39,3 @@ DEVICE void quantize_row(const QuantizeArgs& a) {
 KERNEL(quantize_rows, QuantizeArgs, a) { quantize_row<false>(a); }
 // Rows that are to be normed: sums with their codes are to be multiplied with the row's factor.
 KERNEL(quantize_unnormed, QuantizeArgs, a) { quantize_row<true>(a); }
-
-struct BeginArgs {
-    const float* embeddings;  // (rows, k), in the host's memory
-    const uint32_t* words;    // Of the host's memory.
-    uint32_t* to_words;
-    float* stream;   // (rows, k)
-    uint64_t* best;  // (rows): set to 0.
-    int k;
-    uint32_t count;  // Of words.
-};
-
-// Takes a step in: the rows' embeddings, and what else the host says of them. A warp a group: the host's memory is far, and all of
-// it is to be asked for at once.
-KERNEL(begin_step, BeginArgs, a) {
-    let_next_begin();
-    wait_for_previous();
-    int row = blockIdx.x, g = blockIdx.y * WARPS + warp_id();
-    if (g < a.k / GROUP) {
-        int64_t at = int64_t(row) * a.k + g * GROUP + lane_id();
-        a.stream[at] = a.embeddings[at];
-    }
-    uint32_t first = (row * gridDim.y + blockIdx.y) * THREADS + threadIdx.x;
-    for (uint32_t i = first; i < a.count; i += gridDim.x * gridDim.y * THREADS) a.to_words[i] = a.words[i];
-    if (first < gridDim.x) a.best[first] = 0;
-}
-
-struct FinishArgs {
-    const uint64_t* best;  // (rows)
-    uint64_t* out;         // (rows), in the host's memory
-    int64_t rows;
-};
-
-// Tells the host the likeliest token of each row.
-KERNEL(finish_step, FinishArgs, a) {
-    let_next_begin();
-    wait_for_previous();
-    for (int t = threadIdx.x; t < a.rows; t += THREADS) a.out[t] = fresh(a.best + t);
-}

@@ -255,7 +255,8 @@ impl Choice {
         Ok(match &self.kind {
             Kind::Cpu(options) => Box::new(Cpu::load(config, weights, plan, options, repack)?),
             Kind::Cuda { options, overlap, .. } => {
-                Box::new(Cuda::load(Box::new(Nvidia::open(*overlap)?), config, weights, plan, *options)?)
+                let gpu = Box::new(Nvidia::open(*overlap)?);
+                Box::new(Cuda::load(gpu, config, weights, plan, *options, repack.progress)?)
             }
             Kind::Reference { .. } => Box::new(Candle::load(config, weights, plan)?),
         })

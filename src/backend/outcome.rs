@@ -84,9 +84,19 @@ impl Outcome {
 
     fn sampled(&mut self, seqs: &[Seq], row: u32, token: u32) {
         if let Some(seq) = seqs.iter().find(|s| s.rows.contains(&row)) {
-            self.previous.insert(seq.slot, token);
+            self.choose(seq.slot, token);
         }
         self.tokens.push(token);
+    }
+
+    /// Notes what a slot is to go on from.
+    pub fn choose(&mut self, slot: u32, token: u32) {
+        self.previous.insert(slot, token);
+    }
+
+    /// Hands the step's tokens and logits over.
+    pub fn take(&mut self) -> (Vec<u32>, Vec<f32>) {
+        (std::mem::take(&mut self.tokens), std::mem::take(&mut self.logits))
     }
 
     pub fn step(&self) -> StepOut<'_> {

@@ -51,12 +51,11 @@ impl Sequence {
     }
 }
 
-/// A sequence's share of the next step.
+/// A sequence's share of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Share {
-    /// Its place among the running.
-    pub(super) index: usize,
-    /// Which of its tokens are pushed through.
+    pub(super) id: RequestId,
+    /// Which of its tokens are pushed through; those behind the ones that it has are what steps in flight sample.
     pub(super) tokens: Range<usize>,
     /// Whether the last of them is the sequence's last: a token is sampled.
     pub(super) samples: bool,
@@ -84,6 +83,11 @@ impl Scheduler {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
+    /// A running sequence.
+    pub(super) fn get(&mut self, id: RequestId) -> Option<&mut Sequence> {
+        self.running.iter_mut().find(|s| s.id == id)
+    }
+
     /// Plans the next step and grants its pages.
     pub(super) fn plan(&mut self) -> Vec<Share> {
         self.admit();
@@ -109,9 +113,30 @@ impl Scheduler {
             }
             let sequence = &self.running[index];
             let tokens = sequence.computed..sequence.computed + take;
-            shares.push(Share { index, samples: tokens.end == sequence.tokens.len(), tokens });
+            shares.push(Share { id: sequence.id, samples: tokens.end == sequence.tokens.len(), tokens });
             rows -= take;
             index += 1;
+        }
+        shares
+    }
+
+    /// Plans the step behind one that is not collected yet, and grants its pages: every sequence goes on from the token that it
+    /// samples there. Empty where that cannot be known: somebody waits to be taken in, reads a prompt or has gone, a sequence
+    /// ends there for certain (`ends`), or a page is missing.
+    pub(super) fn plan_ahead(&mut self, last: &[Share], ends: impl Fn(&Sequence, usize) -> bool) -> Vec<Share> {
+        let can_admit = !self.waiting.is_empty() && self.running.len() < self.max_sequences;
+        if can_admit || last.len() != self.running.len() {
+            return Vec::new();
+        }
+        let mut shares = Vec::with_capacity(last.len());
+        for share in last {
+            let next = share.tokens.end;
+            let Some(sequence) = self.running.iter_mut().find(|s| s.id == share.id) else { return Vec::new() };
+            let decodes = share.samples && share.tokens.len() == 1 && !ends(sequence, next);
+            if !decodes || !self.blocks.grow(&mut sequence.table, next + 1) {
+                return Vec::new();
+            }
+            shares.push(Share { id: share.id, tokens: next..next + 1, samples: true });
         }
         shares
     }
@@ -165,7 +190,7 @@ impl Scheduler {
 
     /// Notes that a share's rows are computed, and enters the pages that they filled in the prefix cache.
     pub(super) fn computed(&mut self, share: &Share) {
-        let sequence = &mut self.running[share.index];
+        let Some(sequence) = self.running.iter_mut().find(|s| s.id == share.id) else { return };
         sequence.computed = share.tokens.end;
         self.blocks.enter(&mut sequence.table, &sequence.tokens[..sequence.computed]);
     }
@@ -186,12 +211,13 @@ mod tests {
         let shares = s.plan();
         for share in &shares {
             s.computed(share);
+            let sequence = s.get(share.id).unwrap();
             if share.samples {
-                s.running[share.index].tokens.push(7);
-                s.running[share.index].generated += 1;
+                sequence.tokens.push(7);
+                sequence.generated += 1;
             }
         }
-        shares.iter().map(|x| (s.running[x.index].id.0, x.tokens.len(), x.samples)).collect()
+        shares.iter().map(|x| (x.id.0, x.tokens.len(), x.samples)).collect()
     }
 
     #[test]
@@ -230,6 +256,34 @@ mod tests {
         // Its first page is still in the prefix cache, so only the token after it is computed again.
         assert_eq!(advance(&mut s), [(2, 1, true)]);
         assert_eq!(s.running[0].tokens.len(), PAGE + 2);
+    }
+
+    #[test]
+    fn steps_ahead_are_planned_while_all_sequences_answer() {
+        let mut s = Scheduler::new(3, 64, 2);
+        s.add(sequence(1, PAGE - 1));
+        let prompt = s.plan();
+        let never = |_: &Sequence, _: usize| false;
+        assert_eq!(s.plan_ahead(&prompt, never), [], "behind a prompt");
+        s.computed(&prompt[0]);
+        s.running[0].tokens.push(7);
+        let first = s.plan();
+        let next = |end: usize| [Share { id: RequestId(1), tokens: end - 1..end, samples: true }];
+        assert_eq!(first, next(PAGE));
+        let second = s.plan_ahead(&first, never);
+        assert_eq!(second, next(PAGE + 1));
+        assert_eq!(s.running[0].table.pages().len(), 2);
+        assert_eq!(s.plan_ahead(&second, never), next(PAGE + 2));
+        assert_eq!(s.plan_ahead(&second, |_, n| n == PAGE + 1), [], "behind a certain end");
+        s.add(sequence(2, 1));
+        assert_eq!(s.plan_ahead(&second, never), [], "while somebody waits");
+        s.remove(RequestId(2)).unwrap();
+        assert_eq!(s.plan_ahead(&second, never), next(PAGE + 2));
+        s.running[0].table = Table::default();
+        assert!(s.blocks.grow(&mut Table::default(), PAGE));
+        assert_eq!(s.plan_ahead(&second, never), [], "without a page");
+        s.remove(RequestId(1)).unwrap();
+        assert_eq!(s.plan_ahead(&second, never), [], "for nobody");
     }
 
     #[test]

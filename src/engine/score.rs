@@ -20,6 +20,7 @@ impl Engine {
         if self.has_unfinished() {
             return Err(Error::runtime("a text cannot be scored while requests are running"));
         }
+        self.land();
         let mut table = Table::default();
         if tokens.len() > self.limits().context || !self.scheduler.blocks.grow(&mut table, tokens.len()) {
             let (n, context) = (tokens.len(), self.limits().context);

@@ -1,5 +1,6 @@
 //! The loop itself: plan, submit, collect, turn tokens into events.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,13 +19,15 @@ pub struct Engine {
     pub(super) scheduler: Scheduler,
     limits: Limits,
     next_id: u64,
+    /// The shares of steps that were submitted and not yet collected, oldest first.
+    flights: VecDeque<Vec<Share>>,
 }
 
 impl Engine {
     /// `limits` are those of the backend's memory plan.
     pub fn new(backend: Box<dyn Backend>, tokenizer: Arc<Tokenizer>, limits: Limits) -> Self {
         let scheduler = Scheduler::new(limits.pages, limits.chunk, limits.sequences);
-        Self { backend, tokenizer, scheduler, limits, next_id: 0 }
+        Self { backend, tokenizer, scheduler, limits, next_id: 0, flights: VecDeque::new() }
     }
 
     /// Queues a request.
@@ -58,20 +61,22 @@ impl Engine {
         !self.scheduler.is_empty()
     }
 
-    /// Pushes one batch through the model and tells what came of it, a request's events in their order.
+    /// Tells what came of the oldest step, a request's events in their order. Where the backend can run ahead, the steps behind it are
+    /// submitted first; what they sample for a request that has ended by then is dropped.
     ///
     /// # Errors
     /// When the backend fails; the requests are then still queued, and [`Engine::abort`] ends them.
     pub fn step(&mut self) -> Result<Vec<(RequestId, Event)>> {
-        let shares = self.scheduler.plan();
-        if shares.is_empty() {
-            return Ok(Vec::new());
+        while self.flights.len() < self.backend.in_flight() {
+            let shares = self.plan();
+            if shares.is_empty() {
+                break;
+            }
+            self.submit(&shares)?;
+            self.flights.push_back(shares);
         }
-        let now = Instant::now();
-        for share in &shares {
-            self.scheduler.running[share.index].started.get_or_insert(now);
-        }
-        let tokens = self.run(&shares)?;
+        let Some(shares) = self.flights.pop_front() else { return Ok(Vec::new()) };
+        let tokens = self.backend.collect()?.tokens.to_vec();
         self.take(&shares, &tokens)
     }
 
@@ -98,17 +103,42 @@ impl Engine {
 
     /// The backend itself, for what is no generation: perplexity, measurements.
     pub fn backend(&mut self) -> &mut dyn Backend {
+        self.land();
         &mut *self.backend
     }
 
-    /// Submits the shares as one batch and collects it: one token for each share that samples.
-    fn run(&mut self, shares: &[Share]) -> Result<Vec<u32>> {
+    /// Drops what steps give that are still in flight once nobody waits for it. A backend that fails here fails in the next step too.
+    pub(super) fn land(&mut self) {
+        while !self.has_unfinished() && self.flights.pop_front().is_some() {
+            let _ = self.backend.collect();
+        }
+    }
+
+    /// The next step, or the one behind those in flight; empty where there is none.
+    fn plan(&mut self) -> Vec<Share> {
+        let Some(last) = self.flights.back() else { return self.scheduler.plan() };
+        let context = self.limits.context;
+        self.scheduler.plan_ahead(last, |s, tokens| {
+            let answer = tokens + 1 - s.request.prompt.len();
+            let is_enough = s.request.max_tokens.is_some_and(|most| answer >= most);
+            is_enough || tokens + 1 >= context || s.request.sampling.looks_back()
+        })
+    }
+
+    /// Submits the shares as one batch: one token for each share that samples.
+    fn submit(&mut self, shares: &[Share]) -> Result<()> {
+        let now = Instant::now();
         let (mut rows, mut seqs, mut pages, mut out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for share in shares {
-            let s = &self.scheduler.running[share.index];
+            if let Some(s) = self.scheduler.get(share.id) {
+                s.started.get_or_insert(now);
+            }
+        }
+        for share in shares {
+            let Some(s) = self.scheduler.running.iter().find(|s| s.id == share.id) else { continue };
             let (first_row, first_page) = (rows.len() as u32, pages.len() as u32);
-            let new = s.tokens[share.tokens.clone()].iter().zip(share.tokens.start as u32..);
-            rows.extend(new.map(|(id, pos)| Row { token: Token::Id(*id), pos }));
+            let token = |pos: usize| s.tokens.get(pos).map_or(Token::Previous, |id| Token::Id(*id));
+            rows.extend(share.tokens.clone().map(|pos| Row { token: token(pos), pos: pos as u32 }));
             pages.extend_from_slice(s.table.pages());
             seqs.push(Seq {
                 slot: s.id.0 as u32,
@@ -117,18 +147,18 @@ impl Engine {
                 pages: first_page..pages.len() as u32,
             });
             if share.samples {
-                let early = s.request.ignore_end || s.generated < s.request.min_tokens;
+                let index = share.tokens.end - s.request.prompt.len();
+                let early = s.request.ignore_end || index < s.request.min_tokens;
                 let draw = Draw {
                     sampling: &s.request.sampling,
                     history: &s.tokens,
-                    index: s.generated as u64,
+                    index: index as u64,
                     banned: if early { self.tokenizer.end_tokens() } else { &[] },
                 };
                 out.push(Out { row: rows.len() as u32 - 1, want: Want::Sample(draw) });
             }
         }
-        self.backend.submit(&Batch { rows: &rows, seqs: &seqs, pages: &pages, out: &out })?;
-        Ok(self.backend.collect()?.tokens.to_vec())
+        self.backend.submit(&Batch { rows: &rows, seqs: &seqs, pages: &pages, out: &out })
     }
 
     /// Books a collected step: pages, tokens, events, ends.
@@ -138,15 +168,16 @@ impl Engine {
         let mut ended = Vec::new();
         for share in shares {
             self.scheduler.computed(share);
+            let sequence = self.scheduler.get(share.id);
             if !share.samples {
-                let s = &self.scheduler.running[share.index];
-                events.push((s.id, Event::Prompt { computed: s.computed, total: s.tokens.len() }));
+                let said = sequence.map(|s| (s.id, Event::Prompt { computed: s.computed, total: s.tokens.len() }));
+                events.extend(said);
                 continue;
             }
             let Some(&token) = tokens.next() else {
                 return Err(Error::runtime("the backend sampled fewer tokens than were asked for"));
             };
-            let sequence = &mut self.scheduler.running[share.index];
+            let Some(sequence) = sequence else { continue };
             sequence.first_token.get_or_insert_with(Instant::now);
             let mut new = Vec::new();
             if let Some(finish) = accept(sequence, token, &self.tokenizer, self.limits.context, &mut new) {

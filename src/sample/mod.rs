@@ -57,6 +57,11 @@ impl Sampling {
         Self { temperature: 0.0, ..Self::default() }
     }
 
+    /// Whether a token depends on those before it by more than its logits.
+    pub fn looks_back(&self) -> bool {
+        penalties::any(self)
+    }
+
     /// Checks what a user gave.
     ///
     /// # Errors
@@ -110,6 +115,23 @@ pub struct Draw<'a> {
     pub banned: &'a [u32],
 }
 
+/// What a draw among the likeliest tokens goes by, for devices that draw: the chain of [`Draw::token`] without what changes
+/// single logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Chain<'a> {
+    /// How many of the likeliest are drawn from; 1 takes the likeliest.
+    pub top_k: usize,
+    /// Keep the likeliest whose probabilities together reach this.
+    pub top_p: f32,
+    /// Keep logits that are at least the largest and this: ln of min-p.
+    pub least: f32,
+    pub temperature: f32,
+    /// The point in [0, 1) of the cumulated probabilities.
+    pub at: f64,
+    /// Tokens that may not come.
+    pub banned: &'a [u32],
+}
+
 /// No logit is a number.
 pub fn unusable() -> Error {
     Error::runtime("the model gave no usable logits (all are NaN or forbidden)")
@@ -121,6 +143,23 @@ impl Draw<'_> {
     pub fn is_likeliest(&self) -> bool {
         let s = self.sampling;
         s.temperature <= 0.0 && s.logit_bias.is_empty() && self.banned.is_empty() && !penalties::any(s)
+    }
+
+    /// The draw as a chain; `None` where single logits are changed, or more than `most` of the likeliest are to be drawn from.
+    pub fn chain(&self, most: usize) -> Option<Chain<'_>> {
+        let s = self.sampling;
+        let top_k = if s.temperature <= 0.0 { 1 } else { s.top_k };
+        if !(1..=most).contains(&top_k) || !s.logit_bias.is_empty() || penalties::any(s) {
+            return None;
+        }
+        Some(Chain {
+            top_k,
+            top_p: s.top_p,
+            least: if s.min_p > 0.0 { s.min_p.ln() } else { f32::NEG_INFINITY },
+            temperature: if s.temperature <= 0.0 { 1.0 } else { s.temperature },
+            at: rng::uniform(s.seed, self.index),
+            banned: self.banned,
+        })
     }
 
     /// Chooses a token from its row of logits, (vocab).

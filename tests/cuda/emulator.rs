@@ -90,6 +90,10 @@ impl Gpu for Host {
         Ok(())
     }
 
+    fn send(&mut self, from: &Pinned, at: usize, to: Address, bytes: usize) -> Result<()> {
+        self.copy(from.device + at as u64, to, bytes)
+    }
+
     fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()> {
         // SAFETY: as above.
         unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
@@ -115,6 +119,11 @@ impl Gpu for Host {
     }
 
     fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn wait_for(&mut self, memory: &Pinned, word: usize, value: u32) -> Result<()> {
+        assert_eq!(memory.word(word), value, "a kernel was to write it");
         Ok(())
     }
 

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "../../kernels/cuda/attention.cu"
+#include "../../kernels/cuda/begin.cu"
+#include "../../kernels/cuda/choose.cu"
 #include "../../kernels/cuda/decode.cu"
 #include "../../kernels/cuda/gemm.cu"
 #include "../../kernels/cuda/gemv4.cu"

@@ -33,6 +33,12 @@ inline float half_bits(uint16_t bits) {
     memcpy(&x, &bits, 2);
     return x;
 }
+inline double double_bits(uint32_t low, uint32_t high) {
+    uint64_t bits = low | uint64_t(high) << 32;
+    double x;
+    memcpy(&x, &bits, 8);
+    return x;
+}
 inline uint16_t to_half(float x) {
     _Float16 h = x;
     uint16_t bits;

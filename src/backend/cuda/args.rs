@@ -30,7 +30,7 @@ macro_rules! plain {
     };
 }
 
-plain!(f32, u32, u64, Matrix, Activations, Linear, Logits, Qkv, Gated, Quantize, Begin, Finish, Attend, Decode);
+plain!(f32, u32, u64, Matrix, Activations, Linear, Logits, Qkv, Gated, Quantize, Begin, Choose, Finish, Attend, Decode);
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -156,21 +156,42 @@ pub struct Quantize {
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Begin {
-    pub embeddings: Address,
+    pub embedding: Matrix,
+    pub tokens: Address,
+    pub chosen: Address,
+    /// 0 where the GPU has them already.
     pub words: Address,
     pub to_words: Address,
+    /// 0 for a step by itself.
+    pub ended: Address,
     pub stream: Address,
-    pub best: Address,
-    pub k: i32,
+    pub stride: i64,
     pub count: u32,
+    pub pad: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Choose {
+    pub logits: Address,
+    pub draws: Address,
+    pub some: Address,
+    pub counters: Address,
+    pub best: Address,
+    pub vocab: i32,
+    pub pad: i32,
 }
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Finish {
     pub best: Address,
+    pub chosen: Address,
+    /// 0 for a step by itself.
+    pub ended: Address,
     pub out: Address,
-    pub rows: i64,
+    pub rows: u32,
+    pub stride: u32,
 }
 
 #[derive(Debug, Clone, Copy)]

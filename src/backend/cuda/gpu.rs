@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, c_void};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as DeviceAttribute, CUfunction_attribute_enum as Attribute};
@@ -59,13 +60,29 @@ impl Pinned {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.host.add(at), bytes.len()) };
     }
 
-    /// What kernels wrote that have ended.
+    /// All of it, to be written.
+    pub fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the memory is this long, and whoever writes it has waited for what reads it.
+        unsafe { std::slice::from_raw_parts_mut(self.host, self.len) }
+    }
+
+    /// A word that a running kernel may be writing; what it wrote before is there once the word is.
+    ///
+    /// # Panics
+    /// When there are not so many words.
+    pub fn word(&self, at: usize) -> u32 {
+        assert!(4 * (at + 1) <= self.len, "word {at} of {} bytes", self.len);
+        // SAFETY: inside what there is, aligned as numbers are, and read as a whole.
+        unsafe { AtomicU32::from_ptr(self.host.cast::<u32>().add(at)) }.load(Ordering::Acquire)
+    }
+
+    /// What kernels wrote that have ended, or that they said is there.
     ///
     /// # Panics
     /// When there are not so many numbers.
     pub fn get<T: Plain>(&self, count: usize) -> &[T] {
         assert!(count * size_of::<T>() <= self.len, "{count} numbers of {} bytes", self.len);
-        // SAFETY: inside what there is, any bits are a number, and no kernel runs that writes it.
+        // SAFETY: inside what there is, any bits are a number, and nobody reads those that a running kernel writes.
         unsafe { std::slice::from_raw_parts(self.host.cast(), count) }
     }
 }
@@ -92,6 +109,9 @@ pub trait Gpu {
     /// When this or something before it failed; so for all that follows.
     fn write(&mut self, to: Address, bytes: &[u8]) -> Result<()>;
 
+    /// Writes so many bytes of the host's memory from `at` on; they stay there until [`Gpu::wait`].
+    fn send(&mut self, from: &Pinned, at: usize, to: Address, bytes: usize) -> Result<()>;
+
     fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()>;
 
     /// Waits for all that was asked for.
@@ -102,6 +122,9 @@ pub trait Gpu {
 
     /// Waits for all that was asked for.
     fn wait(&mut self) -> Result<()>;
+
+    /// Waits until a kernel that was asked for has written `value` to a word of the host's memory.
+    fn wait_for(&mut self, memory: &Pinned, word: usize, value: u32) -> Result<()>;
 
     /// Of which each has blocks of its own.
     fn multiprocessors(&self) -> usize;
@@ -223,6 +246,8 @@ impl Nvidia {
     }
 }
 
+/// How often the host looks for a word before it asks whether the GPU is still at work, which takes a microsecond or more.
+const LOOKS: usize = 10_000;
 /// Kernels begin before the one in front has ended on `sm_90` and newer.
 const OVERLAP_FROM: i32 = 90;
 
@@ -258,6 +283,14 @@ impl Gpu for Nvidia {
         unsafe { result::memcpy_htod_async(to, bytes, self.stream) }.map_err(|e| failed("write its memory", e))
     }
 
+    fn send(&mut self, from: &Pinned, at: usize, to: Address, bytes: usize) -> Result<()> {
+        assert!(at + bytes <= from.len, "{bytes} bytes at {at} of {}", from.len);
+        // SAFETY: as above, and inside what there is of the host's memory.
+        unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.host.add(at).cast(), bytes, self.stream) }
+            .result()
+            .map_err(|e| failed("write its memory", e))
+    }
+
     fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()> {
         // SAFETY: as above.
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(|e| failed("copy its memory", e))
@@ -279,6 +312,24 @@ impl Gpu for Nvidia {
     fn wait(&mut self) -> Result<()> {
         // SAFETY: the stream is this one's.
         unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed("finish a step", e))
+    }
+
+    fn wait_for(&mut self, memory: &Pinned, word: usize, value: u32) -> Result<()> {
+        loop {
+            for _ in 0..LOOKS {
+                if memory.word(word) == value {
+                    return Ok(());
+                }
+                std::hint::spin_loop();
+            }
+            // SAFETY: the stream is this one's.
+            match unsafe { sys::cuStreamQuery(self.stream) } {
+                sys::CUresult::CUDA_ERROR_NOT_READY => {}
+                sys::CUresult::CUDA_SUCCESS if memory.word(word) == value => return Ok(()),
+                sys::CUresult::CUDA_SUCCESS => return Err(Error::runtime("the GPU ended a step without its tokens")),
+                e => return Err(failed("finish a step", DriverError(e))),
+            }
+        }
     }
 
     fn multiprocessors(&self) -> usize {

@@ -29,6 +29,11 @@ pub fn matrix_bytes(format: Format, rows: usize, k: usize) -> usize {
     planes(format).iter().map(|(bytes, share)| bytes * rows * (k / GROUP / share)).sum()
 }
 
+/// Bytes of a row in each plane.
+pub fn plane_bytes(format: Format, k: usize) -> impl Iterator<Item = usize> {
+    planes(format).iter().map(move |(bytes, share)| bytes * (k / GROUP / share))
+}
+
 /// A matrix in the making.
 pub struct Planes<'a> {
     pub format: Format,

@@ -1,6 +1,7 @@
 //! Places in the GPU's memory: worked out first, taken all at once, and never again while it runs.
 
 use super::args::Activations;
+use super::draws;
 use super::gpu::Address;
 use super::layout::ALIGN;
 use crate::backend::{Limits, PAGE};
@@ -43,6 +44,10 @@ pub struct Places {
     pub table: Address,
     /// (rows): positions of the row's sequence that earlier steps computed.
     pub known: Address,
+    /// (rows): ids, or what `begin.cu` has for a row of the step before.
+    pub tokens: Address,
+    /// (rows, `draws::WORDS`)
+    pub draws: Address,
     /// Block tables, one behind the other; to the end.
     pub tables: Address,
 }
@@ -52,13 +57,19 @@ impl Places {
         let angles = arena.take(4 * Self::words(config, limits, rows));
         let positions = angles + 4 * (rows * config.head_dim) as Address;
         let column = 4 * rows as Address;
-        let [cells, table, known, tables] = [1, 2, 3, 4].map(|n| positions + n * column);
-        Self { angles, positions, cells, table, known, tables }
+        let [cells, table, known, tokens, draws] = [1, 2, 3, 4, 5].map(|n| positions + n * column);
+        let tables = draws + draws::WORDS as Address * column;
+        Self { angles, positions, cells, table, known, tokens, draws, tables }
+    }
+
+    /// Words of so many rows in front of the block tables.
+    pub fn words_before_tables(config: &Config, rows: usize) -> usize {
+        rows * (config.head_dim + 5 + draws::WORDS)
     }
 
     /// How many there are, of as many sequences as so many rows can have.
     pub fn words(config: &Config, limits: &Limits, rows: usize) -> usize {
-        rows * (config.head_dim + 4) + rows.min(limits.sequences) * limits.context.div_ceil(PAGE)
+        Self::words_before_tables(config, rows) + rows.min(limits.sequences) * limits.context.div_ceil(PAGE)
     }
 }
 
@@ -85,8 +96,16 @@ pub struct Buffers {
     pub scores: Address,
     /// (sequences, vocab)
     pub logits: Address,
-    /// (sequences): 8 bytes each, the likeliest token.
+    /// (sequences): 8 bytes each, the likeliest token, or the one that was drawn; 0 between steps.
     pub best: Address,
+    /// (sequences): what the last step chose.
+    pub chosen: Address,
+    /// (few rows, slices, `draws::MOST`): 8 bytes each, the likeliest of slices of the vocabulary.
+    pub some: Address,
+    /// (few rows): slices that are done.
+    pub slices: Address,
+    /// 1: steps that followed each other and have ended, see `step.cuh`.
+    pub ended: Address,
     /// The residual stream as matrices read it.
     pub normed: Activations,
     /// The same of what attention gave.
@@ -113,6 +132,10 @@ impl Buffers {
             scores: numbers(plain_rows * config.heads * limits.context),
             logits: numbers(head_rows(limits) * config.vocab),
             best: numbers(2 * head_rows(limits).max(few)),
+            chosen: numbers(head_rows(limits).max(few)),
+            some: numbers(2 * few * draws::slices(config.vocab) * draws::MOST),
+            slices: numbers(few),
+            ended: numbers(1),
             normed: activations(arena, rows, config.hidden),
             heads: activations(arena, rows, q_dim),
             gated: activations(arena, rows, config.ffn),

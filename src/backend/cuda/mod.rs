@@ -2,14 +2,17 @@
 //!
 //! Weights are laid out anew when a model is loaded (`layout`, `model`); weights, pages and activations are three pieces of
 //! the GPU's memory, taken before the first step (`memory`). Each phase is a kernel or two in one stream (`phases`); blocks
-//! quantize what they multiply. Steps that decode are recorded once and then replayed (`replay`). Sampling is the host's,
-//! but for the likeliest token. What the backend asks of the GPU is the trait [`Gpu`]: tests run the same backend and the
-//! same kernels on the host.
+//! quantize what they multiply. Steps that decode are recorded once and then replayed (`replay`), each from the tokens that
+//! the GPU chose in the one before (`flights`, `draws`). What the backend asks of the GPU is the trait [`Gpu`]: tests run the
+//! same backend and the same kernels on the host.
 
 mod args;
+mod draws;
+mod flights;
 mod gpu;
 mod images;
 pub mod layout;
+mod load;
 mod memory;
 mod model;
 mod pages;
@@ -23,17 +26,23 @@ pub use args::Plain;
 pub use gpu::{Address, Gpu, Graph, Launch, Nvidia, Pinned, THREADS};
 pub use model::refusal;
 
+use self::flights::{Flights, Outbox};
 use self::memory::{Arena, Buffers, FEW, head_rows};
 use self::model::Model;
 use self::prefill::Tiles;
 use self::replay::Replays;
-use self::step::{Inbox, Step};
+use self::step::{Inbox, STEPS, Step};
 use super::outcome::Outcome;
 use super::{Backend, Batch, KvType, Limits, MemoryPlan, MemoryUse, PageOp, StepOut};
 use crate::error::Result;
 use crate::format::TensorInfo;
 use crate::format::weights::Weights;
 use crate::model::config::Config;
+use crate::terminal::progress::Mode;
+
+/// Steps that the host may be ahead: one that runs, one that waits for it, and one for when the host is late.
+const AHEAD: usize = 3;
+const _: () = assert!(AHEAD <= STEPS, "a step's place is free again when it is collected");
 
 /// How it computes; faults are isolated by doing without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +77,8 @@ pub struct Cuda {
     step: Step,
     inbox: Inbox,
     tiles: Tiles,
-    /// The likeliest token of each row, as `finish_step` tells it.
-    best: Pinned,
+    outbox: Outbox,
+    flights: Flights,
     /// Logits that the host asked for: of `head_rows` rows.
     some_logits: Pinned,
     replays: Replays,
@@ -89,15 +98,21 @@ impl Cuda {
         weights: &Weights,
         plan: &MemoryPlan,
         options: Options,
+        progress: Mode,
     ) -> Result<Self> {
-        let model = Model::load(config, weights, plan.weights, &mut *gpu)?;
+        let model = Model::load(config, weights, plan.weights, progress, &mut *gpu)?;
         let workspace = gpu.take(plan.workspace as usize)?;
         let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options.flash_attention);
-        gpu.write(buffers.counters, &vec![0; 4 * plan.limits.chunk.min(FEW) * config.kv_heads])?;
+        let few = plan.limits.chunk.min(FEW);
+        gpu.write(buffers.counters, &vec![0; 4 * few * config.kv_heads])?;
+        gpu.write(buffers.slices, &vec![0; 4 * few])?;
+        gpu.write(buffers.best, &vec![0; 8 * few.max(head_rows(&plan.limits))])?;
+        gpu.write(buffers.ended, &[0; 4])?;
         Ok(Self {
             pages: gpu.take(plan.kv as usize)?,
             inbox: Inbox::new(config, &plan.limits, &mut *gpu)?,
-            best: gpu.take_pinned(8 * FEW.max(head_rows(&plan.limits)))?,
+            outbox: Outbox::new(&plan.limits, &mut *gpu)?,
+            flights: Flights::default(),
             some_logits: gpu.take_pinned(4 * head_rows(&plan.limits) * config.vocab)?,
             buffers,
             limits: plan.limits,
@@ -120,15 +135,23 @@ impl Backend for Cuda {
 
     fn submit(&mut self, batch: &Batch<'_>) -> Result<()> {
         self.take_in(batch)?;
-        match self.replay_key(batch) {
-            Some(key) if self.options.graph => self.replay(key)?,
-            _ => self.enqueue(batch.out)?,
+        if let Some(key) = self.replay_key(batch) {
+            self.enqueue_next(key)?;
+            self.take_off();
+            return Ok(());
         }
-        self.settle(batch.out)
+        self.enqueue(batch.out)?;
+        self.settle(batch.out)?;
+        self.arrive();
+        Ok(())
     }
 
     fn collect(&mut self) -> Result<StepOut<'_>> {
-        Ok(self.outcome.step())
+        self.next_given()
+    }
+
+    fn in_flight(&self) -> usize {
+        AHEAD
     }
 
     fn pages(&mut self, op: PageOp<'_>) -> Result<()> {

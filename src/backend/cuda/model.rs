@@ -1,15 +1,19 @@
 //! A model's weights in the GPU's memory.
 
+use std::time::Instant;
+
 use super::args::{Matrix as Place, bytes_of};
 use super::gpu::{Address, Gpu};
-use super::layout::{Planes, matrix_bytes};
+use super::layout::matrix_bytes;
+use super::load::Loader;
 use super::memory::Arena;
 use crate::error::{Error, Result};
 use crate::format::TensorInfo;
-use crate::format::packed::{Format, TILE, pack_row};
-use crate::format::weights::{Room, Weights};
+use crate::format::packed::Format;
+use crate::format::weights::Weights;
 use crate::model::config::Config;
 use crate::model::tensors::{self, of_layer};
+use crate::terminal::progress::Mode;
 
 /// The widest head that attention takes: `MAX_DIM` of `attention.cu`.
 const MAX_HEAD_DIM: usize = 256;
@@ -37,10 +41,10 @@ pub struct Model {
     pub config: Config,
     pub layers: Vec<Layer>,
     pub output_norm: Address,
+    /// The head itself, where they are tied.
+    pub embedding: Matrix,
     pub head: Matrix,
     pub frequencies: Vec<f32>,
-    /// Where token embeddings are read.
-    pub weights: Weights,
 }
 
 /// Why this backend does not take a model; `None` when it does.
@@ -60,11 +64,10 @@ pub fn refusal(config: &Config) -> Option<String> {
 
 /// Bytes of all weights.
 pub fn weight_bytes(tensors: &[&TensorInfo]) -> u64 {
-    let untied = tensors.iter().any(|t| t.name == tensors::OUTPUT);
     let mut arena = Arena::default();
     for t in tensors {
         match t.shape[..] {
-            [rows, k] if !(untied && t.name == tensors::EMBEDDING) => {
+            [rows, k] => {
                 arena.take(matrix_bytes(Format::of(t.dtype), rows, k));
             }
             [n] => {
@@ -79,32 +82,30 @@ pub fn weight_bytes(tensors: &[&TensorInfo]) -> u64 {
 impl Model {
     /// # Errors
     /// A tensor that is missing, misshapen or unknown, or one with NaN or infinite numbers; or when the GPU fails.
-    pub fn load(config: &Config, weights: &Weights, bytes: u64, gpu: &mut dyn Gpu) -> Result<Self> {
+    pub fn load(config: &Config, weights: &Weights, bytes: u64, mode: Mode, gpu: &mut dyn Gpu) -> Result<Self> {
+        let start = Instant::now();
         let extras = tensors::check(config, weights)?;
         let base = gpu.take(bytes as usize)?;
-        let mut loader = Loader { weights, gpu, arena: Arena { next: base } };
+        let mut loader = Loader::new(weights, bytes, Arena { next: base }, mode, gpu)?;
         let layers =
             (0..config.layers).map(|l| loader.layer(l, config, extras.qkv_bias)).collect::<Result<Vec<_>>>()?;
-        let head = loader.matrix(if extras.tied { tensors::EMBEDDING } else { tensors::OUTPUT })?;
+        let embedding = loader.matrix(tensors::EMBEDDING)?;
+        let head = if extras.tied { embedding } else { loader.matrix(tensors::OUTPUT)? };
         let output_norm = loader.vector(tensors::OUTPUT_NORM, config.hidden)?;
         debug_assert!(loader.arena.next <= base + bytes, "the plan is too small");
         let factors =
             extras.rope_factors.then(|| weights.f32(tensors::ROPE_FACTORS, &[config.head_dim / 2])).transpose()?;
+        loader.finish()?;
+        tracing::info!("weights loaded in {:.2} s", start.elapsed().as_secs_f64());
         Ok(Self {
             layers,
             output_norm,
+            embedding,
             head,
             frequencies: config.rope.frequencies(config.head_dim, factors.as_deref()),
             config: config.clone(),
-            weights: weights.clone(),
         })
     }
-}
-
-struct Loader<'a> {
-    weights: &'a Weights,
-    gpu: &'a mut dyn Gpu,
-    arena: Arena,
 }
 
 impl Loader<'_> {
@@ -144,30 +145,5 @@ impl Loader<'_> {
         let place = self.arena.take(4 * n);
         self.gpu.write(place, bytes_of(&self.weights.f32(name, &[n])?))?;
         Ok(place)
-    }
-
-    fn matrix(&mut self, name: &str) -> Result<Matrix> {
-        let info = self.weights.info(name)?;
-        let (format, rows, k) = (Format::of(info.dtype), info.shape[0], info.shape[1]);
-        let mut bytes = vec![0; matrix_bytes(format, rows, k)];
-        let mut planes = Planes { format, rows, k, bytes: &mut bytes };
-        let mut tile = vec![0; format.tile_bytes(k)];
-        let codebook = self.weights.rows(name, |stored| {
-            let mut room = Room::default();
-            for first in (0..rows).step_by(TILE) {
-                tile.fill(0);
-                let lanes = TILE.min(rows - first);
-                for lane in 0..lanes {
-                    pack_row(stored.dtype(), stored.row(first + lane, &mut room)?, &mut tile, lane)?;
-                }
-                (0..lanes).for_each(|lane| planes.put(first + lane, &tile, lane));
-            }
-            Ok(stored.codebook())
-        })?;
-        let codebook = codebook.map_err(|e: crate::format::packed::Refused| e.of(name).in_file(self.weights.path()))?;
-        let place = self.arena.take(bytes.len());
-        self.gpu.write(place, &bytes)?;
-        let place = Place { planes: place, rows: rows as i32, k: k as i32, codebook: codebook.map(i8::cast_unsigned) };
-        Ok(Matrix { format, place })
     }
 }

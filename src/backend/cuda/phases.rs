@@ -2,9 +2,11 @@
 
 use super::Cuda;
 use super::args::{
-    Activations, Attend, Begin, Decode, Finish, Gated, Input, Linear, Logits, NONE, Part, Plain, Qkv, Quantize, Row,
-    bytes_of, bytes_of_mut,
+    Activations, Attend, Begin, Choose, Decode, Finish, Gated, Input, Linear, Logits, NONE, Part, Plain, Qkv, Quantize,
+    Row, bytes_of, bytes_of_mut,
 };
+use super::draws;
+use super::flights::NO_TOKEN;
 use super::gpu::{Address, Gpu, Launch, THREADS};
 use super::layout::matrix_bytes;
 use super::memory::{CHUNK, Places, SPAN, chunks, head_rows};
@@ -167,7 +169,7 @@ impl Cuda {
         self.buffers.places[usize::from(!self.step.is_of_few())]
     }
 
-    /// Takes a step in, and leaves for the GPU what it begins with.
+    /// Takes a step in.
     ///
     /// # Errors
     /// A batch that the engine built wrongly, or one that is larger than was planned.
@@ -176,12 +178,18 @@ impl Cuda {
         if batch.rows.len() > self.limits.chunk {
             return Err(Error::runtime(format!("a step of {} rows is larger than was planned", batch.rows.len())));
         }
-        self.step.take_in(batch, &self.model, &self.outcome)?;
+        let tokens = self.tokens_of(batch)?;
+        self.step.take_in(batch, &tokens, &self.model);
+        Ok(())
+    }
+
+    /// Leaves for the GPU what a step begins with that is by itself.
+    fn leave_input(&mut self) -> Result<()> {
         if self.step.is_of_few() {
-            self.step.lay_out(&self.inbox);
+            self.step.lay_out(&self.inbox, None);
             return Ok(());
         }
-        self.step.upload(&self.buffers, &self.places(), &mut *self.gpu)?;
+        self.step.upload(&self.places(), &mut *self.gpu)?;
         self.plan_tiles()
     }
 
@@ -189,34 +197,35 @@ impl Cuda {
     fn words_of_replay(&self) -> usize {
         let sequences = self.step.rows().min(self.limits.sequences);
         let tables = sequences * (self.blocks_of_context() * SPAN / PAGE).min(self.limits.context.div_ceil(PAGE));
-        self.inbox.words_before_tables() + tables
+        Places::words_before_tables(&self.model.config, self.inbox.rows()) + tables
     }
 
     /// The first kernel of a step.
-    fn enqueue_begin(&mut self) -> Result<()> {
-        if !self.step.is_of_few() {
-            return Ok(());
-        }
+    fn enqueue_begin(&mut self, ended: Address) -> Result<()> {
+        let (places, embedding, is_of_few) = (self.places(), self.model.embedding, self.step.is_of_few());
         let args = Begin {
-            embeddings: self.inbox.embeddings.device,
-            words: self.inbox.words.device,
-            to_words: self.places().angles,
+            embedding: embedding.place,
+            tokens: places.tokens,
+            chosen: self.buffers.chosen,
+            words: if is_of_few { self.inbox.words.device } else { 0 },
+            to_words: places.angles,
+            ended,
             stream: self.buffers.hidden,
-            best: self.buffers.best,
-            k: self.model.config.hidden as i32,
-            count: self.words_of_replay() as u32,
+            stride: self.inbox.stride as i64,
+            count: if is_of_few { self.words_of_replay() as u32 } else { 0 },
+            pad: 0,
         };
         let rows = self.step.rows() as u32;
-        let blocks = self.model.config.hidden.div_ceil(GROUP * WARPS) as u32;
-        self.waiting("begin_step", [rows, blocks, 1], args)
+        let strips = self.model.config.hidden.div_ceil(STRIP) as u32;
+        self.waiting(&format!("begin_{:?}", embedding.format), [rows, strips, 1], args)
     }
 
-    /// All of a step but its head.
+    /// All of a step but its head. `ended` is 0 for a step by itself.
     ///
     /// # Errors
     /// When the GPU fails.
-    pub fn enqueue_body(&mut self) -> Result<()> {
-        self.enqueue_begin()?;
+    pub fn enqueue_body(&mut self, ended: Address) -> Result<()> {
+        self.enqueue_begin(ended)?;
         for layer in 0..self.layers() {
             self.qkv(layer)?;
             self.attend(layer)?;
@@ -227,12 +236,14 @@ impl Cuda {
         Ok(())
     }
 
-    /// The step that was taken in, and the head where `settle` does not ask for it in pieces.
+    /// The step that was taken in, by itself, and the head where `settle` does not ask for it in pieces.
     ///
     /// # Errors
     /// When the GPU fails.
     pub fn enqueue(&mut self, out: &[Out<'_>]) -> Result<()> {
-        self.enqueue_body()?;
+        self.land()?;
+        self.leave_input()?;
+        self.enqueue_body(0)?;
         self.enqueue_head_of(out)
     }
 
@@ -257,22 +268,54 @@ impl Cuda {
             pad: 0,
         };
         let tiles = self.model.config.vocab.div_ceil(2);
-        self.over(&Few { what: "logits", format: head.format, tile: 2, tiles, k, is_normed: true, rows }, args)?;
-        let args = Finish { best: self.buffers.best, out: self.best.device, rows: rows as i64 };
+        self.over(&Few { what: "logits", format: head.format, tile: 2, tiles, k, is_normed: true, rows }, args)
+    }
+
+    /// Draws the tokens of a step's rows.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn enqueue_choice(&mut self, rows: usize) -> Result<()> {
+        let args = Choose {
+            logits: self.buffers.logits,
+            draws: self.places().draws,
+            some: self.buffers.some,
+            counters: self.buffers.slices,
+            best: self.buffers.best,
+            vocab: self.model.config.vocab as i32,
+            pad: 0,
+        };
+        self.waiting("choose", [draws::slices(self.model.config.vocab) as u32, rows as u32, 1], args)
+    }
+
+    /// The last kernel of a step; `ended` is 0 for one by itself.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn enqueue_finish(&mut self, rows: usize, ended: Address) -> Result<()> {
+        let args = Finish {
+            best: self.buffers.best,
+            chosen: self.buffers.chosen,
+            ended,
+            out: self.outbox.words.device,
+            rows: rows as u32,
+            stride: self.outbox.stride as u32,
+        };
         self.waiting("finish_step", [1; 3], args)
     }
 
     /// The same for wanted rows of any step.
     fn logits_of(&mut self, out: &[Out<'_>]) -> Result<()> {
-        self.gpu.write(self.buffers.best, &vec![0; 8 * out.len()])?;
         let k = self.model.config.hidden;
         let mut row = self.row(self.buffers.hidden, self.model.output_norm, k);
         if stages(self.model.head.format, out.len()) {
             row.numbers += (4 * k * out[0].row as usize) as Address;
-            return self.logits(row, 0, 1);
+            self.logits(row, 0, 1)?;
+        } else {
+            self.step.ask_for(out, &self.buffers, &mut *self.gpu)?;
+            self.logits(row, self.buffers.which, out.len())?;
         }
-        self.step.ask_for(out, &self.buffers, &mut *self.gpu)?;
-        self.logits(row, self.buffers.which, out.len())
+        self.enqueue_finish(out.len(), 0)
     }
 
     /// Whether the head is for all rows of a step of few, in order.
@@ -284,7 +327,11 @@ impl Cuda {
     }
 
     fn enqueue_head_of(&mut self, out: &[Out<'_>]) -> Result<()> {
-        if self.is_whole(out) { self.enqueue_head(out.len()) } else { Ok(()) }
+        if !self.is_whole(out) {
+            return Ok(());
+        }
+        self.enqueue_head(out.len())?;
+        self.enqueue_finish(out.len(), 0)
     }
 
     /// Collects what is wanted of the step.
@@ -309,7 +356,7 @@ impl Cuda {
         let likeliest = |o: &Out<'_>| matches!(o.want, Want::Sample(draw) if draw.is_likeliest());
         if out.iter().all(likeliest) {
             self.gpu.wait()?;
-            let ids = self.best.get::<u64>(out.len()).iter().map(|rank| (*rank != 0).then_some(!(*rank as u32)));
+            let ids = self.outbox.alone(out.len()).iter().map(|id| (*id != NO_TOKEN).then_some(*id));
             return self.outcome.add_tokens(self.step.seqs(), out, ids);
         }
         self.gpu.fetch(self.buffers.logits, &self.some_logits, 4 * out.len() * vocab)?;
@@ -414,7 +461,9 @@ impl Phases for Cuda {
 
     fn begin(&mut self, batch: &Batch<'_>) -> Result<()> {
         self.take_in(batch)?;
-        self.enqueue_begin()
+        self.land()?;
+        self.leave_input()?;
+        self.enqueue_begin(0)
     }
 
     fn qkv(&mut self, layer: usize) -> Result<()> {
@@ -511,9 +560,12 @@ impl Phases for Cuda {
 
     fn head(&mut self, out: &[Out<'_>]) -> Result<()> {
         self.enqueue_head_of(out)?;
-        self.settle(out)
+        self.settle(out)?;
+        self.arrive();
+        Ok(())
     }
 }
+
 impl Cuda {
     fn slot(&self, slot: Slot) -> (Address, usize) {
         let config = &self.model.config;

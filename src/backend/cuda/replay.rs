@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::gpu::Graph;
+use super::gpu::{Address, Graph};
 use super::memory::{SPAN, head_rows};
 use super::{Cuda, FEW};
 use crate::backend::Batch;
@@ -15,6 +15,8 @@ pub struct Key {
     rows: usize,
     /// Chunks of context that there are blocks for: a power of two, of which those behind the context's end do nothing.
     chunks: usize,
+    /// Whether tokens are drawn, or all the likeliest.
+    draws: bool,
 }
 
 /// Steps that were recorded, or came once.
@@ -22,14 +24,15 @@ pub struct Key {
 pub struct Replays(HashMap<Key, Option<Graph>>);
 
 impl Cuda {
-    /// The recorded step that a batch can use: each sequence has one row, of which something is wanted.
+    /// The recorded step that a batch can use: each sequence has one row, of which a token is wanted that the GPU can choose.
     pub fn replay_key(&self, batch: &Batch<'_>) -> Option<Key> {
         let rows = batch.rows.len();
         let decodes = rows <= FEW.min(head_rows(&self.limits))
+            && self.step.is_chosen_there()
             && batch.seqs.len() == rows
             && batch.out.len() == rows
             && batch.out.iter().zip(0..).all(|(out, row)| out.row == row);
-        decodes.then(|| Key { rows, chunks: self.blocks_of_context() })
+        decodes.then(|| Key { rows, chunks: self.blocks_of_context(), draws: self.step.is_drawn() })
     }
 
     /// Blocks along the context of the step's longest sequence; more than there are chunks, so that a recorded step does for longer ones.
@@ -37,17 +40,22 @@ impl Cuda {
         self.step.longest().div_ceil(SPAN).next_power_of_two()
     }
 
-    /// Enqueues the step that was taken in, recorded if it was met before. The first of a kind is not recorded: kernels are
-    /// loaded when they are first launched, which cannot be recorded.
+    /// Enqueues the step that was taken in behind those that are under way, recorded if it was met before. The first of a kind is not
+    /// recorded: kernels are loaded when they are first launched, which cannot be recorded.
     ///
     /// # Errors
     /// When the GPU fails.
-    pub fn replay(&mut self, key: Key) -> Result<()> {
+    pub fn enqueue_next(&mut self, key: Key) -> Result<()> {
+        self.step.lay_out(&self.inbox, Some(self.flights.next()));
+        let ended = self.buffers.ended;
+        if !self.options.graph {
+            return self.enqueue_decode(key, ended);
+        }
         match self.replays.0.get(&key).copied() {
             Some(Some(graph)) => self.gpu.replay(graph),
             Some(None) => {
                 self.gpu.record()?;
-                let enqueued = self.enqueue_decode(key.rows);
+                let enqueued = self.enqueue_decode(key, ended);
                 let graph = self.gpu.recorded()?;
                 enqueued?;
                 self.replays.0.insert(key, Some(graph));
@@ -55,13 +63,17 @@ impl Cuda {
             }
             None => {
                 self.replays.0.insert(key, None);
-                self.enqueue_decode(key.rows)
+                self.enqueue_decode(key, ended)
             }
         }
     }
 
-    fn enqueue_decode(&mut self, rows: usize) -> Result<()> {
-        self.enqueue_body()?;
-        self.enqueue_head(rows)
+    fn enqueue_decode(&mut self, key: Key, ended: Address) -> Result<()> {
+        self.enqueue_body(ended)?;
+        self.enqueue_head(key.rows)?;
+        if key.draws {
+            self.enqueue_choice(key.rows)?;
+        }
+        self.enqueue_finish(key.rows, ended)
     }
 }

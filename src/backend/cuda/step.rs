@@ -1,22 +1,24 @@
-//! What a step tells the GPU: embeddings, positions, places and block tables.
+//! What a step tells the GPU: ids, positions, places, block tables, and how tokens are drawn.
 
 use super::args::bytes_of;
+use super::draws;
 use super::gpu::{Gpu, Pinned};
 use super::memory::{Buffers, FEW, Places};
 use super::model::Model;
-use crate::backend::outcome::Outcome;
-use crate::backend::{Batch, Limits, Out, PAGE, Seq};
+use crate::backend::{Batch, Limits, Out, PAGE, Seq, Want};
 use crate::error::Result;
 use crate::model::config::Config;
-use crate::model::tensors::EMBEDDING;
+
+/// Steps that follow each other of which the host has told and not yet collected: `STEPS` of `step.cuh`. A further place is for steps by
+/// themselves.
+pub const STEPS: usize = 4;
 
 /// The rows of a step.
 #[derive(Default)]
 pub struct Step {
-    ids: Vec<u32>,
+    /// (rows): ids, or rows of the step before.
+    tokens: Vec<u32>,
     seqs: Vec<Seq>,
-    /// (rows, hidden)
-    hidden: Vec<f32>,
     /// (rows, `head_dim` / 2, cosine | sine)
     angles: Vec<f32>,
     positions: Vec<u32>,
@@ -24,6 +26,8 @@ pub struct Step {
     table: Vec<u32>,
     known: Vec<u32>,
     tables: Vec<u32>,
+    /// (out, `draws::WORDS`), where the GPU can choose all tokens; otherwise empty.
+    draws: Vec<u32>,
     which: Vec<u32>,
 }
 
@@ -40,21 +44,25 @@ impl Step {
         &self.seqs
     }
 
+    /// Whether the GPU can choose all tokens that are wanted.
+    pub fn is_chosen_there(&self) -> bool {
+        !self.draws.is_empty()
+    }
+
+    /// Whether it has to draw some of them.
+    pub fn is_drawn(&self) -> bool {
+        draws::are_drawn(&self.draws)
+    }
+
     /// Tokens of the longest context.
     pub fn longest(&self) -> usize {
         self.seqs.iter().map(|seq| seq.kv_len as usize).max().unwrap_or(0)
     }
 
-    /// # Errors
-    /// When a slot is to go on from its last token and has none, or an embedding cannot be read.
-    pub fn take_in(&mut self, batch: &Batch<'_>, model: &Model, outcome: &Outcome) -> Result<()> {
-        self.ids.clear();
-        outcome.ids(batch, &mut self.ids)?;
-        let hidden = model.config.hidden;
-        self.hidden.resize(self.ids.len() * hidden, 0.0);
-        for (id, row) in self.ids.iter().zip(self.hidden.chunks_exact_mut(hidden)) {
-            model.weights.row(EMBEDDING, *id as usize, row)?;
-        }
+    /// `tokens` are those of the batch's rows, as the GPU takes them.
+    pub fn take_in(&mut self, batch: &Batch<'_>, tokens: &[u32], model: &Model) {
+        self.tokens.clear();
+        self.tokens.extend_from_slice(tokens);
         self.seqs.clear();
         self.seqs.extend_from_slice(batch.seqs);
         for vector in [&mut self.positions, &mut self.places, &mut self.table, &mut self.known, &mut self.tables] {
@@ -76,15 +84,24 @@ impl Step {
             }
             self.tables.extend(&table[..(seq.kv_len as usize).div_ceil(PAGE)]);
         }
-        Ok(())
+        self.take_draws(batch.out, model.config.vocab);
+    }
+
+    fn take_draws(&mut self, out: &[Out<'_>], vocab: usize) {
+        self.draws.clear();
+        for o in out {
+            let words = if let Want::Sample(draw) = &o.want { draws::words(draw, vocab) } else { None };
+            let Some(words) = words else { return self.draws.clear() };
+            self.draws.extend(words);
+        }
     }
 
     /// Copies all of it to the GPU.
     ///
     /// # Errors
     /// When the GPU fails.
-    pub fn upload(&self, buffers: &Buffers, to: &Places, gpu: &mut dyn Gpu) -> Result<()> {
-        gpu.write(buffers.hidden, bytes_of(&self.hidden))?;
+    pub fn upload(&self, to: &Places, gpu: &mut dyn Gpu) -> Result<()> {
+        gpu.write(to.tokens, bytes_of(&self.tokens))?;
         gpu.write(to.angles, bytes_of(&self.angles))?;
         gpu.write(to.positions, bytes_of(&self.positions))?;
         gpu.write(to.cells, bytes_of(&self.places))?;
@@ -93,16 +110,17 @@ impl Step {
         gpu.write(to.tables, bytes_of(&self.tables))
     }
 
-    /// Lays it out where `begin_step` finds it; few rows.
-    pub fn lay_out(&self, inbox: &Inbox) {
-        inbox.embeddings.put(0, bytes_of(&self.hidden));
-        let mut at = 0;
+    /// Lays it out where `begin.cu` finds it, few rows: for the step so many behind the first that follow each other, or by itself.
+    pub fn lay_out(&self, inbox: &Inbox, number: Option<u64>) {
+        let mut at = 4 * inbox.stride * number.map_or(STEPS, |n| (n % STEPS as u64) as usize);
         for (words, column) in [
             (bytes_of(&self.angles), inbox.rows * inbox.head_dim),
             (bytes_of(&self.positions), inbox.rows),
             (bytes_of(&self.places), inbox.rows),
             (bytes_of(&self.table), inbox.rows),
             (bytes_of(&self.known), inbox.rows),
+            (bytes_of(&self.tokens), inbox.rows),
+            (bytes_of(&self.draws), inbox.rows * draws::WORDS),
             (bytes_of(&self.tables), 0),
         ] {
             inbox.words.put(at, words);
@@ -123,10 +141,9 @@ impl Step {
 
 /// Where the host leaves what a step of few rows begins with.
 pub struct Inbox {
-    /// (rows, hidden) numbers.
-    pub embeddings: Pinned,
-    /// As [`Places`] has them.
+    /// (`STEPS` + 1, stride), each as [`Places`] has them.
     pub words: Pinned,
+    pub stride: usize,
     rows: usize,
     head_dim: usize,
 }
@@ -136,16 +153,12 @@ impl Inbox {
     /// When there is no memory for it.
     pub fn new(config: &Config, limits: &Limits, gpu: &mut dyn Gpu) -> Result<Self> {
         let rows = limits.chunk.min(FEW);
-        Ok(Self {
-            embeddings: gpu.take_pinned(4 * rows * config.hidden)?,
-            words: gpu.take_pinned(4 * Places::words(config, limits, rows))?,
-            rows,
-            head_dim: config.head_dim,
-        })
+        let stride = Places::words(config, limits, rows);
+        Ok(Self { words: gpu.take_pinned(4 * stride * (STEPS + 1))?, stride, rows, head_dim: config.head_dim })
     }
 
-    /// Words of a step in front of its block tables.
-    pub fn words_before_tables(&self) -> usize {
-        self.rows * (self.head_dim + 4)
+    /// Rows that there is room for.
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 }

@@ -1,0 +1,163 @@
+//! Steps that the host does not wait for: each goes on from the tokens that the GPU chose in the one before, and tells the host its own in
+//! a ring (`choose.cu`). So the GPU has the next step before the host has heard of the last.
+
+use std::collections::VecDeque;
+
+use super::Cuda;
+use super::gpu::{Gpu, Pinned};
+use super::memory::{FEW, head_rows};
+use super::step::STEPS;
+use crate::backend::{Batch, Limits, Seq, StepOut, Token};
+use crate::error::{Error, Result};
+use crate::sample;
+
+/// Of a row that goes on from what the step before chose: the row there, in the other bits. `PREVIOUS` of `step.cuh`.
+const PREVIOUS: u32 = 1 << 31;
+/// No logit was a number: the same there.
+pub const NO_TOKEN: u32 = u32::MAX;
+
+/// What a submitted step gives.
+enum Given {
+    Here {
+        tokens: Vec<u32>,
+        logits: Vec<f32>,
+    },
+    /// The GPU will tell: the how manieth of the steps that follow each other it is, and the slot of each row.
+    Awaited {
+        number: u64,
+        slots: Vec<u32>,
+    },
+}
+
+/// Where the GPU tells the tokens that it chose.
+pub struct Outbox {
+    /// (`STEPS` + 1, stride) words: ids, and how many steps have ended.
+    pub words: Pinned,
+    pub stride: usize,
+}
+
+impl Outbox {
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn new(limits: &Limits, gpu: &mut dyn Gpu) -> Result<Self> {
+        let stride = FEW.max(head_rows(limits)) + 1;
+        let words = gpu.take_pinned(4 * stride * (STEPS + 1))?;
+        words.put(0, &vec![0; 4 * stride * (STEPS + 1)]);
+        Ok(Self { words, stride })
+    }
+
+    /// What the last step by itself chose; it has ended.
+    pub fn alone(&self, rows: usize) -> &[u32] {
+        &self.words.get::<u32>(STEPS * self.stride + rows)[STEPS * self.stride..]
+    }
+}
+
+/// What was submitted and not yet collected, oldest first.
+#[derive(Default)]
+pub struct Flights {
+    given: VecDeque<Given>,
+    /// Steps that follow each other so far.
+    count: u64,
+    /// What the last step that was collected gave.
+    tokens: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+impl Flights {
+    /// The number of the next step that follows.
+    pub fn next(&self) -> u64 {
+        self.count
+    }
+
+    /// The slots of the last step, if its tokens are still the GPU's alone.
+    fn last_slots(&self) -> Option<&[u32]> {
+        match self.given.back() {
+            Some(Given::Awaited { slots, .. }) => Some(slots),
+            _ => None,
+        }
+    }
+}
+
+/// The slot of each of a step's rows.
+fn slots(seqs: &[Seq]) -> impl Iterator<Item = u32> {
+    seqs.iter().flat_map(|seq| seq.rows.clone().map(|_| seq.slot))
+}
+
+impl Cuda {
+    /// The batch's tokens as the GPU takes them. What an older step than the last one chose is waited for.
+    ///
+    /// # Errors
+    /// When a slot is to go on from its last token and has none, or the GPU fails.
+    pub fn tokens_of(&mut self, batch: &Batch<'_>) -> Result<Vec<u32>> {
+        let previous = || batch.rows.iter().zip(slots(batch.seqs)).filter(|(row, _)| row.token == Token::Previous);
+        let last = self.flights.last_slots().unwrap_or_default();
+        if !previous().all(|(_, slot)| last.contains(&slot)) {
+            self.land()?;
+        }
+        if let Some(last) = self.flights.last_slots() {
+            let place = |slot: u32| last.iter().zip(0..).find(|(s, _)| **s == slot).map(|(_, row)| PREVIOUS | row);
+            let token = |(row, slot): (&crate::backend::Row, u32)| match row.token {
+                Token::Id(id) => Some(id),
+                Token::Previous => place(slot),
+            };
+            let tokens: Option<Vec<u32>> = batch.rows.iter().zip(slots(batch.seqs)).map(token).collect();
+            return tokens.ok_or_else(|| Error::runtime("a step goes on from a token that nobody chose"));
+        }
+        let mut ids = Vec::with_capacity(batch.rows.len());
+        self.outcome.ids(batch, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Books the step that was just asked for, whose tokens the GPU will tell.
+    pub fn take_off(&mut self) {
+        let slots = slots(self.step.seqs()).collect();
+        self.flights.given.push_back(Given::Awaited { number: self.flights.count, slots });
+        self.flights.count += 1;
+    }
+
+    /// Books the step that just ended.
+    pub fn arrive(&mut self) {
+        let (tokens, logits) = self.outcome.take();
+        self.flights.given.push_back(Given::Here { tokens, logits });
+    }
+
+    /// Waits for all steps that were submitted.
+    ///
+    /// # Errors
+    /// When the GPU fails, or a step's logits are no numbers.
+    pub fn land(&mut self) -> Result<()> {
+        for i in 0..self.flights.given.len() {
+            let Given::Awaited { number, slots } = &mut self.flights.given[i] else { continue };
+            let (number, slots) = (*number, std::mem::take(slots));
+            let tokens = self.tokens_from_ring(number, &slots)?;
+            self.flights.given[i] = Given::Here { tokens, logits: Vec::new() };
+        }
+        Ok(())
+    }
+
+    /// Waits for a step's tokens.
+    fn tokens_from_ring(&mut self, number: u64, slots: &[u32]) -> Result<Vec<u32>> {
+        let Outbox { words, stride } = &self.outbox;
+        let first = (number % STEPS as u64) as usize * stride;
+        self.gpu.wait_for(words, first + stride - 1, (number + 1) as u32)?;
+        let tokens = words.get::<u32>(first + slots.len())[first..].to_vec();
+        if tokens.contains(&NO_TOKEN) {
+            return Err(sample::unusable());
+        }
+        slots.iter().zip(&tokens).for_each(|(slot, token)| self.outcome.choose(*slot, *token));
+        Ok(tokens)
+    }
+
+    /// What the oldest step gave.
+    ///
+    /// # Errors
+    /// When there is none, the GPU fails, or the logits are no numbers.
+    pub fn next_given(&mut self) -> Result<StepOut<'_>> {
+        (self.flights.tokens, self.flights.logits) = match self.flights.given.pop_front() {
+            Some(Given::Here { tokens, logits }) => (tokens, logits),
+            Some(Given::Awaited { number, slots }) => (self.tokens_from_ring(number, &slots)?, Vec::new()),
+            None => return Err(Error::runtime("a step is collected that was not submitted")),
+        };
+        Ok(StepOut { tokens: &self.flights.tokens, logits: &self.flights.logits })
+    }
+}
