@@ -198,7 +198,25 @@ struct Q6K {
     DEVICE_MEMBER float number(int i) const { return scale * float(i < GROUP / 2 ? first : second) * code_of(codes, i); }
 };
 
-// Weights in floating point: planes of 16 bytes of each group, as many as it takes. They are added in the order of k.
+// A group of activations as they are.
+struct Numbers {
+    float x[GROUP];
+};
+
+// Numbers of which `four(i)` gives the four from 4i on.
+template <class Four>
+DEVICE Numbers numbers_by(Four four) {
+    Numbers n;
+#pragma unroll
+    for (int i = 0; i < GROUP; i += 4) {
+        float4 some = four(i / 4);
+        n.x[i] = some.x, n.x[i + 1] = some.y, n.x[i + 2] = some.z, n.x[i + 3] = some.w;
+    }
+    return n;
+}
+
+// Weights in floating point: planes of 16 bytes of each group, as many as it takes. Products of even and of odd numbers are added up side
+// by side, so that few wait for one another, then to the sum of the groups in front.
 template <class T>
 struct Floats {
     static constexpr bool FLOAT = true;
@@ -216,14 +234,15 @@ struct Floats {
     DEVICE_MEMBER void load_planes(const uint8_t* strip, std::integer_sequence<int, P...>) {
         ((four[P] = lanes_of<Floats, uint4, P>(strip)), ...);
     }
-    DEVICE_MEMBER float add(const float* x, float sum) const {
+    DEVICE_MEMBER float add(const Numbers& n, float sum) const {
+        float sums[2] = {0.0f, 0.0f};
 #pragma unroll
         for (int i = 0; i < PLANES; i++) {
             uint32_t words[4] = {four[i].x, four[i].y, four[i].z, four[i].w};
 #pragma unroll
-            for (int j = 0; j < EACH_PLANE; j++) sum = fmaf(T::number(words, j), x[i * EACH_PLANE + j], sum);
+            for (int j = 0; j < EACH_PLANE; j++) sums[j % 2] = fmaf(T::number(words, j), n.x[i * EACH_PLANE + j], sums[j % 2]);
         }
-        return sum;
+        return sum + (sums[0] + sums[1]);
     }
     DEVICE_MEMBER float number(int i) const {
         const uint4& plane = four[i / EACH_PLANE];

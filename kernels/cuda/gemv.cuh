@@ -9,9 +9,12 @@
 #include "matrices.cuh"
 #include "stream.cuh"
 
-// Warps of a block, at most: with one row of activations, and with more, which take more registers. `Few::most_warps` of phases.rs.
-constexpr int most_warps(int m) { return m == 1 ? 24 : 8; }
-constexpr int most_adding_warps(int m) { return m == 1 ? 32 : 8; }
+// Warps of a block, at most: with one row of activations, and with more, which take more registers. As many bytes as 24 to 32 warps have
+// under way of codes, 16 have of weights in floating point. `Few::most_warps` of phases.rs.
+template <class W>
+constexpr int most_warps(int m) { return m > 1 ? 8 : W::FLOAT ? 16 : 24; }
+template <class W>
+constexpr int most_adding_warps(int m) { return m > 1 ? 8 : W::FLOAT ? 16 : 32; }
 
 // A tile is R neighbouring rows.
 template <int R>
@@ -167,11 +170,11 @@ DEVICE void gated(const GatedArgs& a) {
     });
 }
 
-#define FEW_KERNEL(name, Args, a, M) KERNEL_OF(name, Args, a, most_warps(M) * WARP, 1)
-#define ADDING_KERNEL(name, Args, a, M) KERNEL_OF(name, Args, a, most_adding_warps(M) * WARP, 1)
+#define FEW_KERNEL(name, Args, a, W, M) KERNEL_OF(name, Args, a, most_warps<W>(M) * WARP, 1)
+#define ADDING_KERNEL(name, Args, a, W, M) KERNEL_OF(name, Args, a, most_adding_warps<W>(M) * WARP, 1)
 // All kernels of a format for M rows of activations at once.
-#define ROWS(W, M)                                                                  \
-    FEW_KERNEL(qkv_##W##_##M, QkvArgs, a, M) { qkv<W, M>(a); }                      \
-    FEW_KERNEL(logits_##W##_##M, LogitsArgs, a, M) { logits<W, M>(a); }             \
-    ADDING_KERNEL(add_linear_##W##_##M, LinearArgs, a, M) { add_linear<W, M>(a); }  \
-    FEW_KERNEL(gated_##W##_##M, GatedArgs, a, M) { gated<W, M>(a); }
+#define ROWS(W, M)                                                                     \
+    FEW_KERNEL(qkv_##W##_##M, QkvArgs, a, W, M) { qkv<W, M>(a); }                      \
+    FEW_KERNEL(logits_##W##_##M, LogitsArgs, a, W, M) { logits<W, M>(a); }             \
+    ADDING_KERNEL(add_linear_##W##_##M, LinearArgs, a, W, M) { add_linear<W, M>(a); }  \
+    FEW_KERNEL(gated_##W##_##M, GatedArgs, a, W, M) { gated<W, M>(a); }

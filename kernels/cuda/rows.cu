@@ -1,4 +1,4 @@
-// Rows that are quantized before their matrix: of more than one row, or for weights in floating point, so that not every block does it.
+// Rows that are quantized before their matrix: more than one, so that not every block does it, or one that blocks have no room for.
 //
 // Bytes: a row is read twice, the second time from the first-level cache; latency is all there is to it.
 #include "stage.cuh"
@@ -14,8 +14,8 @@ template <bool NORMS>
 DEVICE void quantize_row(const QuantizeArgs& a) {
     LAUNCH_SHARED(room);
     int64_t groups = a.to.k / GROUP, to = blockIdx.x;
-    Staged staged = places_of(room, int(groups));
-    Stager<NORMS> stager(a.row, staged);
+    Stager<NORMS> stager(a.row, room);
+    const Staged& staged = stager.to;
     stager.ask_early();
     let_next_begin();
     wait_for_previous();

@@ -78,9 +78,6 @@ struct Staged {
     float2* squares;  // (groups / 4): of 128 numbers each, and of those times the norm's weight
 };
 
-// The room that a row of so many groups takes: phases.rs has the same.
-DEVICE int staged_bytes(int groups, bool is_normed) { return (groups * (is_normed ? 88 : 48) + 15) / 16 * 16; }
-
 // Where it lies.
 DEVICE Staged places_of(uint8_t* room, int groups) {
     int4* at = reinterpret_cast<int4*>(room);
@@ -88,20 +85,17 @@ DEVICE Staged places_of(uint8_t* room, int groups) {
             reinterpret_cast<float2*>(at + 5 * groups)};
 }
 
-// Quantizes a row by all threads of a block. A kernel's instructions are run once or twice, and four or more warps share an issue
-// slot: there are to be few.
+// A row on its way into a block's shared memory: a thread has four neighbouring numbers at a time. A kernel's instructions are run once
+// or twice, and four or more warps share an issue slot: there are to be few.
 template <bool NORMS>
-struct Stager {
+struct Reader {
     Row row;
-    Staged to;
     int fours;
     // Under way: this thread's next numbers, and the weights of the first.
     static constexpr int AHEAD = NORMS ? 1 : 3;
     float4 numbers[AHEAD], weight;
-    // What the codes of the last ones left.
-    float4 left;
 
-    DEVICE_MEMBER Stager(const Row& from, const Staged& place) : row(from), to(place), fours(int(from.k / FOUR)) {}
+    DEVICE_MEMBER Reader(const Row& from) : row(from), fours(int(from.k / FOUR)) {}
 
     // Lanes behind the end do as the last one does, and write nothing.
     DEVICE_MEMBER int which(int t) const { return min(t, fours - 1); }
@@ -119,19 +113,38 @@ struct Stager {
             if (i == 0 || int(i * blockDim.x) < fours) numbers[i] = number(i * blockDim.x + threadIdx.x);
     }
 
-    DEVICE_MEMBER void put() {
+    // Hands all of them out, by whole warps: `put(t, numbers, weights)`.
+    template <class Put>
+    DEVICE_MEMBER void hand_out(Put put) const {
         int begin = warp_id() * WARP;
 #pragma unroll
         for (int i = 0; i < AHEAD; i++, begin += blockDim.x)
-            if (begin < fours) put_four(begin + lane_id(), numbers[i], weight);
+            if (begin < fours) put(begin + lane_id(), numbers[i], weight);
 #pragma unroll 1
         for (; begin < fours; begin += blockDim.x) {
             int t = begin + lane_id();
-            put_four(t, number(t), NORMS ? norm_weight(t) : weight);
+            put(t, number(t), NORMS ? norm_weight(t) : weight);
         }
     }
+};
 
-    // By whole warps.
+// Quantizes a row by all threads of a block.
+template <bool NORMS>
+struct Stager : Reader<NORMS> {
+    using Reader<NORMS>::row, Reader<NORMS>::fours, Reader<NORMS>::number, Reader<NORMS>::norm_weight;
+    Staged to;
+    // What the codes of the last ones left.
+    float4 left;
+
+    DEVICE_MEMBER Stager(const Row& from, uint8_t* room) : Reader<NORMS>(from), to(places_of(room, int(from.k / GROUP))) {}
+
+    // The room that it takes: phases.rs has the same.
+    DEVICE_MEMBER static int bytes(int groups) { return (groups * (NORMS ? 88 : 48) + 15) / 16 * 16; }
+
+    DEVICE_MEMBER void put() {
+        this->hand_out([&](int t, float4 x, float4 w) { put_four(t, x, w); });
+    }
+
     DEVICE_MEMBER void put_four(int t, float4 x, float4 w) {
         if (NORMS) {
             float2 squares = {square(x), 0.0f};

@@ -7,7 +7,9 @@
 
 #include "dot.cuh"
 #include "mma.cuh"
-#include "stage.cuh"
+#include "numbers.cuh"
+
+#include <type_traits>
 
 // Bytes of a strip: 32 groups of a row, plane behind plane.
 template <class W>
@@ -38,15 +40,16 @@ DEVICE void begin_strip(uint8_t* to, const Matrix& m, uint32_t at, uint32_t coun
     }
 }
 
-// Strips of a row that are computed together, one alone having to wait for shared memory at every step; and how many times that a
-// warp has room for: phases.rs has the same.
-constexpr int TOGETHER = 2;
+// Strips of a row that are computed together, one of codes alone having to wait for shared memory at every step; and how many times that
+// a warp has room for: phases.rs has the same.
+template <class W>
+constexpr int TOGETHER = W::FLOAT ? 1 : 2;
 constexpr int lots_of(int rows) { return rows == 1 ? 3 : 2; }
 
 // A warp's tiles: R rows each, which `Source` finds: `matrix(tile, r)` and `row(tile, r)`. Tiles of all warps of the grid take turns.
 template <class W, int R, class Source>
 struct Stream {
-    static constexpr int U = TOGETHER, LOT = U * R * STRIP<W>, LOTS = lots_of(R);
+    static constexpr int U = TOGETHER<W>, LOT = U * R * STRIP<W>, LOTS = lots_of(R);
     const Source& source;
     int groups, tiles;
     uint8_t* room;  // (LOTS, U, R, STRIP), of this warp.
@@ -104,13 +107,9 @@ struct Stream {
     }
 };
 
-// Whether blocks quantize.
-template <class W, int M>
-constexpr bool STAGES = M == 1 && !W::FLOAT;
-
 // Adds the products of R rows' numbers of a group and one row's activations to `sums`, if the group is there.
-template <class W, int R>
-DEVICE void add_group(const W (&w)[R], const Bytes& x, bool there, float (&sums)[R]) {
+template <class W, int R, class Group>
+DEVICE void add_group(const W (&w)[R], const Group& x, bool there, float (&sums)[R]) {
 #pragma unroll
     for (int r = 0; r < R; r++) {
         float sum = w[r].add(x, sums[r]);
@@ -118,36 +117,24 @@ DEVICE void add_group(const W (&w)[R], const Bytes& x, bool there, float (&sums)
     }
 }
 
-template <class W, int R>
-DEVICE void add_numbers(const W (&w)[R], const Activations& x, int64_t row, int g, float (&sums)[R]) {
-    float numbers[GROUP];
-#pragma unroll
-    for (int i = 0; i < GROUP; i += 4) {
-        float4 four = fresh(reinterpret_cast<const float4*>(x.numbers + row * x.k + g * GROUP + i));
-        numbers[i] = four.x, numbers[i + 1] = four.y, numbers[i + 2] = four.z, numbers[i + 3] = four.w;
-    }
-#pragma unroll
-    for (int r = 0; r < R; r++) sums[r] = w[r].add(numbers, sums[r]);
-}
-
 // How a kernel gets at its activations: M rows, `first` and those behind it. NORMS says that they are to be normed.
 template <class W, int M, bool NORMS>
 struct Taken {
-    static constexpr bool STAGED = STAGES<W, M>;
+    // Whether blocks make of the row what they multiply.
+    static constexpr bool STAGED = M == 1;
     const Input& x;
     int first, rows;
-    Staged staged;
-    Stager<NORMS> stager;
+    std::conditional_t<W::FLOAT, NumberStager<NORMS>, Stager<NORMS>> stager;
     float factors[M];
 
     // Asks for what is there before the kernel in front has ended.
     DEVICE_MEMBER Taken(const Input& from, int at, int count, uint8_t* room)
-        : x(from), first(at), rows(count), staged(places_of(room, int(from.row.k / GROUP))), stager(from.row, staged) {
+        : x(from), first(at), rows(count), stager(from.row, room) {
         if constexpr (STAGED) stager.ask_early();
     }
 
     // Of the block's room.
-    DEVICE_MEMBER int bytes() const { return STAGED ? staged_bytes(int(x.row.k / GROUP), NORMS) : 0; }
+    DEVICE_MEMBER int bytes() const { return STAGED ? stager.bytes(int(x.row.k / GROUP)) : 0; }
 
     // As soon as it has.
     DEVICE_MEMBER void ask() {
@@ -169,37 +156,64 @@ struct Taken {
 // Adds the rests of a lot, which few rows have.
 template <int R, class W, int M, bool NORMS, class Load>
 DEVICE void add_rests(const Taken<W, M, NORMS>& a, int groups, int first, Load load, float (&sums)[R]) {
+    const Staged& row = a.stager.to;
 #pragma unroll 1
-    for (int u = 0; u < TOGETHER; u++) {
+    for (int u = 0; u < TOGETHER<W>; u++) {
         int g = first + u * WARP, at = min(g, groups - 1);
         W w[R];
         load(u, w);
-        Scales s = a.staged.scales[at];
+        Scales s = row.scales[at];
         bool there = g < groups && s.rest_scale != 0.0f;
-        add_group<W, R>(w, {a.staged.rest_low[at], a.staged.rest_high[at], s.rest_scale, s.rest_sum}, there, sums);
+        add_group<W, R>(w, Bytes{row.rest_low[at], row.rest_high[at], s.rest_scale, s.rest_sum}, there, sums);
     }
 }
 
-// Adds a lot of a tile. `first` is its first group of this lane, `load(u, w)` gives the numbers of strip u.
-template <int R, class W, int M, bool NORMS, class Load>
-DEVICE void add_lot(const Taken<W, M, NORMS>& a, int groups, int first, Load load, float (&sums)[M][R]) {
-    if constexpr (STAGES<W, M>) {
-        // Without branches, so that strips are computed side by side.
-        bool has_rest = false;
+// Adds a lot of a tile to one row's sums, the row being in shared memory. `first` is the lot's first group of this lane, `load(u, w)` gives
+// the numbers of strip u. Without branches, so that strips are computed side by side.
+template <int R, class W, bool NORMS, class Load>
+DEVICE void add_staged(const Taken<W, 1, NORMS>& a, int groups, int first, Load load, float (&sums)[R]) {
+    const auto& row = a.stager.to;
+    bool has_rest = false;
 #pragma unroll
-        for (int u = 0; u < TOGETHER; u++) {
-            int g = first + u * WARP, at = min(g, groups - 1);
-            W w[R];
-            load(u, w);
-            Scales s = a.staged.scales[at];
-            add_group<W, R>(w, {a.staged.low[at], a.staged.high[at], s.scale, s.sum}, g < groups, sums[0]);
+    for (int u = 0; u < TOGETHER<W>; u++) {
+        int g = first + u * WARP, at = min(g, groups - 1);
+        W w[R];
+        load(u, w);
+        if constexpr (W::FLOAT) {
+            add_group<W, R>(w, numbers_by([&](int i) { return row[at].fours[i]; }), g < groups, sums);
+        } else {
+            Scales s = row.scales[at];
+            add_group<W, R>(w, Bytes{row.low[at], row.high[at], s.scale, s.sum}, g < groups, sums);
             has_rest |= s.rest_scale != 0.0f;
         }
-        if constexpr (NORMS)
-            if (any_of_warp(has_rest)) add_rests(a, groups, first, load, sums[0]);
+    }
+    if constexpr (NORMS && !W::FLOAT)
+        if (any_of_warp(has_rest)) add_rests(a, groups, first, load, sums);
+}
+
+// Adds group g of row t of the activations, which another kernel made.
+template <int R, class W, int M, bool NORMS>
+DEVICE void add_ready(const Taken<W, M, NORMS>& a, int groups, int g, int t, const W (&w)[R], float (&sums)[R]) {
+    const Activations& x = a.x.ready;
+    int64_t row = a.first + t, at = row * groups + g;
+    if constexpr (W::FLOAT) {
+        const float4* fours = reinterpret_cast<const float4*>(x.numbers + at * GROUP);
+        add_group<W, R>(w, numbers_by([&](int i) { return fresh(fours + i); }), true, sums);
+    } else {
+        Scales s = fresh_as<int4>(x.scales + at);
+        add_group<W, R>(w, codes_of(x.codes + at * GROUP, s.scale, s.sum), true, sums);
+        if (s.rest_scale != 0.0f) add_group<W, R>(w, codes_of(x.rests + at * GROUP, s.rest_scale, s.rest_sum), true, sums);
+    }
+}
+
+// Adds a lot of a tile to all rows' sums.
+template <int R, class W, int M, bool NORMS, class Load>
+DEVICE void add_lot(const Taken<W, M, NORMS>& a, int groups, int first, Load load, float (&sums)[M][R]) {
+    if constexpr (Taken<W, M, NORMS>::STAGED) {
+        add_staged(a, groups, first, load, sums[0]);
     } else {
 #pragma unroll 1
-        for (int u = 0; u < TOGETHER; u++) {
+        for (int u = 0; u < TOGETHER<W>; u++) {
             int g = first + u * WARP;
             if (g >= groups) break;
             W w[R];
@@ -207,15 +221,7 @@ DEVICE void add_lot(const Taken<W, M, NORMS>& a, int groups, int first, Load loa
 #pragma unroll
             for (int t = 0; t < M; t++) {
                 if (a.first + t >= a.rows) break;
-                int64_t row = a.first + t, at = row * groups + g;
-                if constexpr (W::FLOAT) {
-                    add_numbers<W, R>(w, a.x.ready, row, g, sums[t]);
-                } else {
-                    Scales s = fresh_as<int4>(a.x.ready.scales + at);
-                    add_group<W, R>(w, codes_of(a.x.ready.codes + at * GROUP, s.scale, s.sum), true, sums[t]);
-                    if (s.rest_scale != 0.0f)
-                        add_group<W, R>(w, codes_of(a.x.ready.rests + at * GROUP, s.rest_scale, s.rest_sum), true, sums[t]);
-                }
+                add_ready<R>(a, groups, g, t, w, sums[t]);
             }
         }
     }

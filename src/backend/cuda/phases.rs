@@ -21,23 +21,19 @@ const HEADS: u32 = 8;
 /// Warps of a block: `WARPS` of `common.cuh`.
 const WARPS: usize = 8;
 
-/// Rows of activations that a block takes at once.
-fn rows_at_once(format: Format, rows: usize) -> usize {
-    match rows {
-        1 => 1,
-        2..=4 => 4,
-        _ if format.is_float() => 4,
-        _ => 16,
-    }
+/// Whether blocks make of the one row what they multiply, of so many bytes of shared memory: `STAGED` of `stream.cuh`. A long row in
+/// floating point may leave nothing to weights; kernels of several rows read it where it is.
+fn stages(format: Format, rows: usize, k: usize, is_normed: bool, room: usize) -> bool {
+    rows == 1 && staged_bytes(format, k, is_normed) + MOST_OF_A_WARP + OWN_SHARED <= room
 }
 
-/// Whether blocks quantize what they multiply: `STAGES` of `stream.cuh`.
-fn stages(format: Format, rows: usize) -> bool {
-    rows == 1 && !format.is_float()
+/// Bytes of a staged row: `bytes` of `stage.cuh` and of `numbers.cuh`.
+fn staged_bytes(format: Format, k: usize, is_normed: bool) -> usize {
+    if format.is_float() { k / GROUP * (4 * GROUP + 16) } else { coded_bytes(k, is_normed) }
 }
 
-/// Bytes of a staged row: the same of `stage.cuh`.
-fn staged_bytes(k: usize, is_normed: bool) -> usize {
+/// The same of one in int8.
+fn coded_bytes(k: usize, is_normed: bool) -> usize {
     (k / GROUP * if is_normed { 88 } else { 48 }).next_multiple_of(16)
 }
 
@@ -55,13 +51,20 @@ struct Few<'a> {
 }
 
 impl Few<'_> {
-    fn at_once(&self) -> usize {
-        rows_at_once(self.format, self.rows)
+    /// Rows of activations that a block takes at once.
+    fn at_once(&self, room: usize) -> usize {
+        match self.rows {
+            1 if stages(self.format, 1, self.k, self.is_normed, room) => 1,
+            1..=4 => 4,
+            _ if self.format.is_float() => 4,
+            _ => 16,
+        }
     }
 
     /// What a block can have: the same of `gemv.cuh`.
-    fn most_warps(&self) -> usize {
-        match (self.at_once(), self.what) {
+    fn most_warps(&self, at_once: usize) -> usize {
+        match (at_once, self.what) {
+            (1, _) if self.format.is_float() => 16,
             (1, "add_linear") => 32,
             (1, _) => 24,
             _ => WARPS,
@@ -69,27 +72,28 @@ impl Few<'_> {
     }
 
     /// Shared memory of a block with so many warps that have tiles: `stage.cuh`, and `Stream` of `stream.cuh`.
-    fn shared(&self, warps: usize) -> usize {
+    fn shared(&self, at_once: usize, warps: usize) -> usize {
         let strip = matrix_bytes(self.format, 1, STRIP).next_multiple_of(16);
         let lots = if self.tile == 1 { 3 } else { 2 };
-        let staged = if stages(self.format, self.rows) { staged_bytes(self.k, self.is_normed) } else { 0 };
-        staged + warps * lots * TOGETHER * self.tile * strip
+        let staged = if at_once == 1 { staged_bytes(self.format, self.k, self.is_normed) } else { 0 };
+        staged + warps * lots * together(self.format) * self.tile * strip
     }
 
     /// Blocks, warps of each, and the shared memory that they take. One block a multiprocessor, of as few warps as it takes to have all
     /// tiles in as few turns as there can be, and of as many as it takes to quantize four numbers each; with several rows of activations,
     /// which take more registers, blocks of 8 warps for one turn.
     fn cut(&self, gpu: &dyn Gpu) -> [usize; 3] {
-        let fits = |warps: &usize| self.shared(*warps) <= gpu.shared_memory() - OWN_SHARED;
-        let most = (1..=self.most_warps()).rev().find(fits).unwrap_or(1);
-        if self.at_once() > 1 {
-            return [self.tiles.div_ceil(most), most, self.shared(most)];
+        let at_once = self.at_once(gpu.shared_memory());
+        let fits = |warps: &usize| self.shared(at_once, *warps) <= gpu.shared_memory() - OWN_SHARED;
+        let most = (1..=self.most_warps(at_once)).rev().find(fits).unwrap_or(1);
+        if at_once > 1 {
+            return [self.tiles.div_ceil(most), most, self.shared(at_once, most)];
         }
         let turns = self.tiles.div_ceil(gpu.multiprocessors() * most);
         let warps = self.tiles.div_ceil(gpu.multiprocessors() * turns);
         let blocks = self.tiles.div_ceil(turns * warps);
         let warps = warps.max(most.min(QUANTIZING_WARPS).min(self.k.div_ceil(4 * 32)));
-        [blocks, warps, self.shared(warps.min(self.tiles.div_ceil(blocks)))]
+        [blocks, warps, self.shared(1, warps.min(self.tiles.div_ceil(blocks)))]
     }
 }
 
@@ -97,10 +101,15 @@ impl Few<'_> {
 const QUANTIZING_WARPS: usize = 24;
 /// Numbers of a strip: 32 groups, see `stream.cuh`.
 const STRIP: usize = 32 * GROUP;
-/// Strips of a row that are computed together, see `stream.cuh`.
-const TOGETHER: usize = 2;
+/// Bytes that a warp's weights take at most: two rows of two strips in f32.
+const MOST_OF_A_WARP: usize = 2 * 2 * STRIP * 4;
 /// Shared memory that kernels over matrices have beside what a launch gives them, at most.
 const OWN_SHARED: usize = 4096;
+
+/// Strips of a row that are computed together: `TOGETHER` of `stream.cuh`.
+fn together(format: Format) -> usize {
+    if format.is_float() { 1 } else { 2 }
+}
 
 impl Cuda {
     fn launch<A: Plain>(&mut self, launch: &Launch<'_>, args: A) -> Result<()> {
@@ -120,7 +129,7 @@ impl Cuda {
     /// A kernel over a matrix, or over two.
     fn over<A: Plain>(&mut self, few: &Few<'_>, args: A) -> Result<()> {
         let [blocks, warps, shared] = few.cut(&*self.gpu);
-        let at_once = few.at_once();
+        let at_once = few.at_once(self.gpu.shared_memory());
         let launch = Launch {
             kernel: &format!("{}_{:?}_{at_once}", few.what, few.format),
             grid: [blocks as u32, few.rows.div_ceil(at_once) as u32, 1],
@@ -138,7 +147,7 @@ impl Cuda {
             kernel: if is_normed { "quantize_unnormed" } else { "quantize_rows" },
             grid: [rows as u32, 1, 1],
             threads: THREADS,
-            shared: staged_bytes(to.k as usize, is_normed),
+            shared: coded_bytes(to.k as usize, is_normed),
             waits: true,
         };
         self.launch(&launch, Quantize { row, which, to })
@@ -149,7 +158,11 @@ impl Cuda {
         Row { numbers, weight, k: k as i64, eps: self.model.config.rms_eps, inverse: 1.0 / k as f32 }
     }
 
-    /// The same as matrices of some formats take them, of few rows: quantized by their kernels, or now.
+    fn stages(&self, format: Format, rows: usize, row: &Row) -> bool {
+        stages(format, rows, row.k as usize, row.weight != 0, self.gpu.shared_memory())
+    }
+
+    /// The same as matrices of some formats take them, of few rows: made by their kernels, or now.
     fn input(
         &mut self,
         row: Row,
@@ -158,7 +171,7 @@ impl Cuda {
         ready: Activations,
         formats: &[Format],
     ) -> Result<Input> {
-        if which != 0 || !formats.iter().all(|format| stages(*format, rows)) {
+        if which != 0 || !formats.iter().all(|format| self.stages(*format, rows, &row)) {
             self.quantize(row, which, rows, ready)?;
         }
         Ok(Input { row, ready })
@@ -308,7 +321,7 @@ impl Cuda {
     fn logits_of(&mut self, out: &[Out<'_>]) -> Result<()> {
         let k = self.model.config.hidden;
         let mut row = self.row(self.buffers.hidden, self.model.output_norm, k);
-        if stages(self.model.head.format, out.len()) {
+        if self.stages(self.model.head.format, out.len(), &row) {
             row.numbers += (4 * k * out[0].row as usize) as Address;
             self.logits(row, 0, 1)?;
         } else {
