@@ -11,7 +11,7 @@ use taper::model::config::Config;
 use taper::sample::{Draw, Sampling, Scratch};
 
 /// Tokens of each answer.
-const ANSWER: u64 = 12;
+const ANSWER: u64 = 7;
 const OPTIONS: Options = Options { kv_type: KvType::F16, graph: true, flash_attention: true };
 
 /// More than a slice of logits, and the last one is not full.
@@ -128,7 +128,7 @@ fn steps_ahead_of_the_host_change_nothing() {
         for (name, make) in gpus() {
             let draw = draws(sampling.clone(), &[]);
             let expected = answers(&mut backend(make(false), &config(), OPTIONS), 0, &draw);
-            for (graph, ahead) in [(true, 1), (true, 2), (false, 2)] {
+            for (graph, ahead) in [(true, 2), (false, 1)] {
                 let mut backend = backend(make(false), &config(), Options { graph, ..OPTIONS });
                 assert_eq!(answers(&mut backend, ahead, &draw), expected, "{name}, {ahead} ahead, graph {graph}");
             }

@@ -192,7 +192,7 @@ impl Nvidia {
             gpu.modules.push(module.map_err(|e| failed(&format!("load the kernels of {name}"), e))?);
         }
         // Code that the driver made of PTX is for the oldest GPUs, whatever runs it.
-        let function = gpu.function("begin_step")?;
+        let function = gpu.function("finish_step")?;
         let version = |which| {
             // SAFETY: the function is loaded.
             unsafe { result::function::get_function_attribute(function, which) }.map_err(|e| failed("tell its code", e))
