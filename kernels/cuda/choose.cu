@@ -10,19 +10,6 @@ constexpr int MOST = 64;
 // for.
 constexpr int EACH = 16, SLICE = EACH * THREADS;
 
-constexpr int MOST_BANNED = 8;
-
-// `Drawn` of draws.rs, as words: `at` has a boundary of its own size only by chance.
-struct Drawn {
-    uint32_t at[2];  // A double in [0, 1).
-    float temperature;
-    float top_p;
-    float least;     // What a logit may be less than the largest, as a negative number.
-    uint32_t top_k;  // 0 where the head's own choice stays.
-    uint32_t pad[2];
-    uint32_t banned[MOST_BANNED];
-};
-
 struct ChooseArgs {
     const float* logits;  // (rows, vocab)
     const Drawn* draws;   // (rows)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "matrices.cuh"
+#include "step.cuh"
 #include "stream.cuh"
 
 // Warps of a block, at most: with one row of activations, and with more, which take more registers. As many bytes as 24 to 32 warps have
@@ -60,6 +61,7 @@ struct LogitsArgs {
     Input x;
     float* out;      // (rows, matrix.rows)
     uint64_t* best;  // (rows): the largest logit in its upper half, then the complement of its id.
+    const Drawn* draws;  // (rows): ids that may not come; null where all may.
     int rows;
     int pad;
 };
@@ -68,6 +70,7 @@ template <class W, int M>
 DEVICE void logits(const LogitsArgs& a) {
     constexpr int R = 2;
     __shared__ uint64_t best[M][WARP];
+    __shared__ uint32_t banned[M][MOST_BANNED];
     LAUNCH_SHARED(room);
     int first = blockIdx.y * M, rows = a.rows;
     OneMatrix<R> source = {a.matrix};
@@ -76,7 +79,13 @@ DEVICE void logits(const LogitsArgs& a) {
     let_next_begin();
     wait_for_previous();
     taken.ask();
+    for (int i = threadIdx.x; i < M * MOST_BANNED; i += blockDim.x) {
+        int t = min(first + i / MOST_BANNED, rows - 1);
+        banned[i / MOST_BANNED][i % MOST_BANNED] = a.draws ? fresh(a.draws[t].banned + i % MOST_BANNED) : NO_TOKEN;
+    }
+    // All threads of the block meet here.
     taken.take();
+    if (M > 1) __syncthreads();
     // Lane t has the best of row t.
     uint64_t most = 0;
     multiply<R>(stream, taken, [&](int tile, const float(&sums)[M][R]) {
@@ -89,7 +98,10 @@ DEVICE void logits(const LogitsArgs& a) {
             float logit = pick(sums, t, r);
             a.out[int64_t(first + t) * a.matrix.rows + id] = logit;
             uint64_t rank = rank_of(logit, id);
-            most = rank > most ? rank : most;
+            bool is_better = rank > most;
+#pragma unroll
+            for (int b = 0; b < MOST_BANNED; b++) is_better = is_better && banned[t][b] != uint32_t(id);
+            most = is_better ? rank : most;
         }
     });
     if (lane_id() < M) best[lane_id()][warp_id()] = most;

@@ -90,6 +90,8 @@ pub struct Logits {
     pub x: Input,
     pub out: Address,
     pub best: Address,
+    /// 0 where all tokens may come.
+    pub draws: Address,
     pub rows: i32,
     pub pad: i32,
 }

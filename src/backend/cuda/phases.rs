@@ -178,7 +178,7 @@ impl Cuda {
     }
 
     /// Where the step's rows belong.
-    fn places(&self) -> Places {
+    pub fn places(&self) -> Places {
         self.buffers.places[usize::from(!self.step.is_of_few())]
     }
 
@@ -260,23 +260,24 @@ impl Cuda {
         self.enqueue_head_of(out)
     }
 
-    /// The head for the first rows of the step, in order: few of them.
+    /// The head for the first rows of the step, in order: few of them. `draws` says which tokens may not come, 0 that all may.
     ///
     /// # Errors
     /// When the GPU fails.
-    pub fn enqueue_head(&mut self, rows: usize) -> Result<()> {
+    pub fn enqueue_head(&mut self, rows: usize, draws: Address) -> Result<()> {
         let row = self.row(self.buffers.hidden, self.model.output_norm, self.model.config.hidden);
-        self.logits(row, 0, rows)
+        self.logits(row, 0, rows, draws)
     }
 
     /// The head for rows of the residual stream: those that `which` names, or all in order.
-    fn logits(&mut self, row: Row, which: Address, rows: usize) -> Result<()> {
+    fn logits(&mut self, row: Row, which: Address, rows: usize, draws: Address) -> Result<()> {
         let (head, k) = (self.model.head, self.model.config.hidden);
         let args = Logits {
             matrix: head.place,
             x: self.input(row, which, rows, self.buffers.normed, &[head.format])?,
             out: self.buffers.logits,
             best: self.buffers.best,
+            draws,
             rows: rows as i32,
             pad: 0,
         };
@@ -323,10 +324,10 @@ impl Cuda {
         let mut row = self.row(self.buffers.hidden, self.model.output_norm, k);
         if self.stages(self.model.head.format, out.len(), &row) {
             row.numbers += (4 * k * out[0].row as usize) as Address;
-            self.logits(row, 0, 1)?;
+            self.logits(row, 0, 1, 0)?;
         } else {
             self.step.ask_for(out, &self.buffers, &mut *self.gpu)?;
-            self.logits(row, self.buffers.which, out.len())?;
+            self.logits(row, self.buffers.which, out.len(), 0)?;
         }
         self.enqueue_finish(out.len(), 0)
     }
@@ -343,7 +344,7 @@ impl Cuda {
         if !self.is_whole(out) {
             return Ok(());
         }
-        self.enqueue_head(out.len())?;
+        self.enqueue_head(out.len(), 0)?;
         self.enqueue_finish(out.len(), 0)
     }
 

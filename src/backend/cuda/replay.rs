@@ -70,7 +70,7 @@ impl Cuda {
 
     fn enqueue_decode(&mut self, key: Key, ended: Address) -> Result<()> {
         self.enqueue_body(ended)?;
-        self.enqueue_head(key.rows)?;
+        self.enqueue_head(key.rows, self.places().draws)?;
         if key.draws {
             self.enqueue_choice(key.rows)?;
         }
