@@ -23,6 +23,7 @@ pub use args::Plain;
 pub use gpu::{Address, Gpu, Graph, Launch, Nvidia, Pinned, THREADS};
 pub use model::refusal;
 
+use self::args::bytes_of;
 use self::memory::{Arena, Buffers, FEW, head_rows};
 use self::model::Model;
 use self::prefill::Tiles;
@@ -48,7 +49,7 @@ pub struct Options {
 /// Bytes this backend takes of the GPU's memory.
 pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, options: Options) -> MemoryPlan {
     let mut arena = Arena::default();
-    Buffers::new(&mut arena, config, &limits, options.flash_attention);
+    Buffers::new(&mut arena, config, &limits, options);
     MemoryPlan {
         limits,
         weights: model::weight_bytes(tensors),
@@ -92,8 +93,9 @@ impl Cuda {
     ) -> Result<Self> {
         let model = Model::load(config, weights, plan.weights, &mut *gpu)?;
         let workspace = gpu.take(plan.workspace as usize)?;
-        let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options.flash_attention);
+        let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options);
         gpu.write(buffers.counters, &vec![0; 4 * plan.limits.chunk.min(FEW) * config.kv_heads])?;
+        gpu.write(buffers.in_order, bytes_of(&(0..plan.limits.chunk as u32).collect::<Vec<_>>()))?;
         Ok(Self {
             pages: gpu.take(plan.kv as usize)?,
             inbox: Inbox::new(config, &plan.limits, &mut *gpu)?,
