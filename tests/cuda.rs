@@ -12,6 +12,8 @@ mod emulator;
 mod fallback;
 #[path = "cuda/floats.rs"]
 mod floats;
+#[path = "cuda/kept.rs"]
+mod kept;
 #[path = "cuda/prefill.rs"]
 mod prefill;
 
@@ -70,17 +72,16 @@ fn load_with(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, options: Opt
     Cuda::load(gpu, config, weights, &plan, options, Mode::Quiet).unwrap()
 }
 
-/// The same random keys and values in both backends, as f16 keeps them.
+/// The same random keys and values in both backends, as this one keeps them.
 fn fill_pages(judge: &mut Candle, backend: &mut Cuda, running: &mut Running, tokens: usize) {
     let numbers = backend.layers() * 2 * PAGE * backend.config().kv_dim();
     for page in &running.pages {
         let values: Vec<f32> = Random(u64::from(*page)).values(numbers);
-        let values: Vec<f32> = values.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect();
-        judge.pages(PageOp::Write { page: *page, from: &values }).unwrap();
         backend.pages(PageOp::Write { page: *page, from: &values }).unwrap();
-        let mut back = vec![0f32; numbers];
-        backend.pages(PageOp::Read { page: *page, into: &mut back }).unwrap();
-        assert_eq!(back, values);
+        let mut kept = vec![0f32; numbers];
+        backend.pages(PageOp::Read { page: *page, into: &mut kept }).unwrap();
+        assert!(nmse(&values, &kept) <= 2e-5);
+        judge.pages(PageOp::Write { page: *page, from: &kept }).unwrap();
     }
     running.computed = tokens;
 }

@@ -3,7 +3,7 @@
 //
 // Few rows: a block a chunk, and `attend_join` joins the chunks. Many rows: a block goes through all chunks of its row. Both
 // join in the same order with the same arithmetic, so they give the same bits.
-#include "quantize.cuh"
+#include "kept.cuh"
 #include "softmax.cuh"
 
 constexpr int CHUNK = 256;
@@ -13,9 +13,9 @@ static_assert(CHUNK == THREADS, "a thread scores a position");
 
 struct AttendArgs {
     const float* query;    // (rows, heads, head_dim)
-    const uint8_t* cache;  // (pages, layers, K | V, kv_heads, PAGE, head_dim)
-    int64_t page;          // Numbers of a page.
-    int64_t layer;         // From a page's first number to the layer's.
+    const uint8_t* cache;  // (pages, layers, K | V, kv_heads, PAGE, head_dim), see kept.cuh.
+    int64_t page;          // Units of a page.
+    int64_t layer;         // From a page's first unit to the layer's.
     const int* tables;     // Block tables, one behind the other.
     const int* table;      // (rows): where the row's begins.
     const int* positions;  // (rows)
@@ -25,9 +25,9 @@ struct AttendArgs {
     int heads;
     int kv_heads;
     int head_dim;
-    int window;   // Positions that a row sees.
-    int chunks;   // Of the longest context of the step.
-    int is_half;  // f16, otherwise f32.
+    int window;  // Positions that a row sees.
+    int chunks;  // Of the longest context of the step.
+    int kept;    // A `Kept`.
     int pad;
 };
 
@@ -52,9 +52,13 @@ DEVICE Heads heads_of(const AttendArgs& a) {
     return {kv, kv * group + turn * HEADS, min(HEADS, group - turn * HEADS)};
 }
 
-// Number `at` of the cache, and the 7 behind it.
+// The number, or code, `at` of the cache, and the 7 behind it.
 DEVICE void eight(const AttendArgs& a, int64_t at, float (&x)[8]) {
-    if (a.is_half) {
+    if (a.kept == IN_Q8_0) {
+        uint2 q = *reinterpret_cast<const uint2*>(a.cache + at);
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[i] = float(int8_t((i < 4 ? q.x : q.y) >> 8 * (i % 4)));
+    } else if (a.kept == IN_F16) {
         uint4 q = *reinterpret_cast<const uint4*>(a.cache + 2 * at);
         uint32_t words[4] = {q.x, q.y, q.z, q.w};
 #pragma unroll
@@ -67,14 +71,17 @@ DEVICE void eight(const AttendArgs& a, int64_t at, float (&x)[8]) {
     }
 }
 
-DEVICE float one(const AttendArgs& a, int64_t at) {
-    if (a.is_half) return half_bits(reinterpret_cast<const uint16_t*>(a.cache)[at]);
-    return reinterpret_cast<const float*>(a.cache)[at];
+// Where a block of keys (or values) of a position's page begins, and where the position's own do.
+DEVICE int64_t block_at(const AttendArgs& a, const int* table, int block, int position) {
+    return table[position / PAGE] * a.page + a.layer + block * block_units(a.kept, a.head_dim);
 }
 
-// Where the key (or value) of a position begins.
 DEVICE int64_t place(const AttendArgs& a, const int* table, int block, int position) {
-    return table[position / PAGE] * a.page + a.layer + (int64_t(block) * PAGE + position % PAGE) * a.head_dim;
+    return block_at(a, table, block, position) + position % PAGE * a.head_dim;
+}
+
+DEVICE float scale_at(const AttendArgs& a, const int* table, int block, int position) {
+    return scale_of(a.cache, a.kept, a.head_dim, block_at(a, table, block, position), position % PAGE);
 }
 
 DEVICE void load_queries(const AttendArgs& a, Heads h, Room& room) {
@@ -85,13 +92,19 @@ DEVICE void load_queries(const AttendArgs& a, Heads h, Room& room) {
     __syncthreads();
 }
 
+// Weights of values become those of their codes, a thread a position.
+DEVICE void scale_weights(const AttendArgs& a, Heads h, const int* table, int from, Room& room) {
+    float scale = scale_at(a, table, a.kv_heads + h.kv, from + threadIdx.x);
+    for (int j = 0; j < h.count; j++) room.scores[j][threadIdx.x] *= scale;
+}
+
 // Positions from..to, at most a chunk: afterwards the block's `softmax` is that of the scores, and thread d < head_dim has
 // in sums[head][d] the values' numbers d, weighted by exp(score - top).
 DEVICE void chunk(const AttendArgs& a, Heads h, const int* table, int from, int to, Room& room) {
     int n = to - from;
     if (int(threadIdx.x) < n) {
         int64_t at = place(a, table, h.kv, from + threadIdx.x);
-        float scores[HEADS];
+        float scale = a.scale * scale_at(a, table, h.kv, from + threadIdx.x), scores[HEADS];
 #pragma unroll
         for (int j = 0; j < HEADS; j++) scores[j] = 0.0f;
         for (int d = 0; d < a.head_dim; d += 8) {
@@ -105,7 +118,7 @@ DEVICE void chunk(const AttendArgs& a, Heads h, const int* table, int from, int 
         }
 #pragma unroll
         for (int j = 0; j < HEADS; j++)
-            if (j < h.count) room.scores[j][threadIdx.x] = scores[j] * a.scale;
+            if (j < h.count) room.scores[j][threadIdx.x] = scores[j] * scale;
     }
     __syncthreads();
     for (int j = warp_id(); j < h.count; j += WARPS) {
@@ -113,13 +126,17 @@ DEVICE void chunk(const AttendArgs& a, Heads h, const int* table, int from, int 
         if (lane_id() == 0) room.softmax[j] = s;
     }
     __syncthreads();
+    if (a.kept == IN_Q8_0) {
+        if (int(threadIdx.x) < n) scale_weights(a, h, table, from, room);
+        __syncthreads();
+    }
     int slices = THREADS / a.head_dim, d = threadIdx.x % a.head_dim, slice = threadIdx.x / a.head_dim;
     if (slice < slices) {
         float sums[HEADS];
 #pragma unroll
         for (int j = 0; j < HEADS; j++) sums[j] = 0.0f;
         for (int p = slice; p < n; p += slices) {
-            float value = one(a, place(a, table, a.kv_heads + h.kv, from + p) + d);
+            float value = number_of(a.cache, a.kept, place(a, table, a.kv_heads + h.kv, from + p) + d);
 #pragma unroll
             for (int j = 0; j < HEADS; j++)
                 if (j < h.count) sums[j] = fmaf(room.scores[j][p], value, sums[j]);

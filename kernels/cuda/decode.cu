@@ -1,12 +1,15 @@
-// Attention for few rows over keys and values in f16, on tensor cores: a block goes through 128 positions, a warp 16 of them, for the
+// Attention for few rows over keys and values in f16 or 8 bits, on tensor cores: a block goes through 128 positions, a warp 16 of them, for the
 // up to 8 query heads that share a key head. The last block of a row and key head to be done joins the chunks.
 //
 // Rows 0 to 7 of a tensor core's left factor are the heads, rows 8 to 15 what rounding them to f16 left, for queries and for weights of
 // values alike: so sums are as good as those of f32. Numbers of heads and positions are dealt out to lanes in the order in which
 // 16 bytes of memory have them, the same in both factors, so that nothing has to be moved between lanes or through shared memory.
 //
+// Codes of 8 bits are f16 too, exactly; their scales are put to scores, and to weights of values.
+//
 // What earlier steps left is read before the kernel in front has ended. Sizes of heads and groups that are not compiled here take
 // the kernels of attention.cu.
+#include "kept.cuh"
 #include "mma.cuh"
 #include "softmax.cuh"
 
@@ -20,9 +23,9 @@ constexpr float LOG2_E = 1.4426950408889634f;
 
 struct DecodeArgs {
     const float* query;    // (rows, heads, D)
-    const uint8_t* cache;  // (pages, layers, K | V, kv_heads, PAGE, D) in f16
-    int64_t page;          // Numbers of a page.
-    int64_t layer;         // From a page's first number to the layer's.
+    const uint8_t* cache;  // (pages, layers, K | V, kv_heads, PAGE, D), see kept.cuh.
+    int64_t page;          // Units of a page.
+    int64_t layer;         // From a page's first unit to the layer's.
     const int* tables;     // Block tables, one behind the other.
     const int* table;      // (rows): where the row's begins.
     const int* positions;  // (rows)
@@ -45,37 +48,44 @@ struct Task {
     DEVICE_MEMBER bool sees(int position) const { return position >= begin && position < end; }
 };
 
-// A warp's keys and values, as its lanes' fragments have them.
-template <int D>
-struct Strip {
-    uint4 keys[2][D / 32];    // Positions g and 8 + g: numbers 32c + 8t, ….
-    uint4 values[4][D / 64];  // Positions 2t, 2t + 1, 2t + 8, 2t + 9: numbers 64c + 8g, ….
-};
-
 DEVICE int value_position(int i) { return 2 * (lane_id() % 4) + i % 2 + i / 2 * 8; }
 
-// Reads what is seen of positions least..most, `first` being the warp's.
-template <int D>
-DEVICE void load(const DecodeArgs& a, const Task& task, int page, int first, int least, int most, Strip<D>& s) {
-    constexpr int LINE = D / 8;  // in 16 bytes
-    int g = lane_id() / 4, t = lane_id() % 4;
-    auto line = [&](int block, int position) {
-        int64_t at = page * a.page + a.layer + (int64_t(block) * PAGE + position % PAGE) * D;
-        return reinterpret_cast<const uint4*>(a.cache + 2 * at);
-    };
-    const uint4 *keys = line(task.kv, first + g) + t, *values = line(a.kv_heads + task.kv, first + 2 * t) + g;
-    least = max(least, task.begin) - first, most = min(most, task.end) - first;
+// A warp's keys and values, as its lanes' fragments have them.
+template <int D, class K>
+struct Strip {
+    using Eight = typename K::Eight;
+    static constexpr int SCALES = K::SCALED ? 4 : 1;
+    Eight keys[2][D / 32];    // Positions g and 8 + g: numbers 32c + 8t, ….
+    Eight values[4][D / 64];  // Positions 2t, 2t + 1, 2t + 8, 2t + 9: numbers 64c + 8g, ….
+    float key_scales[SCALES], value_scales[SCALES];  // Of the same four positions.
+
+    // Reads what is seen of positions least..most, `first` being the warp's.
+    DEVICE_MEMBER void load(const DecodeArgs& a, const Task& task, int page, int first, int least, int most) {
+        int g = lane_id() / 4, t = lane_id() % 4, token = first % PAGE;
+        const uint8_t* key_block = a.cache + K::UNIT * (page * a.page + a.layer + task.kv * block_units(K::KEPT, D));
+        const uint8_t* value_block = key_block + K::UNIT * a.kv_heads * block_units(K::KEPT, D);
+        auto eight = [&](const uint8_t* block, int position, int d) {
+            return fresh(reinterpret_cast<const Eight*>(block + K::UNIT * token * D) + (position * D + d) / 8);
+        };
+        auto scale = [&](const uint8_t* block, int position) {
+            return fresh(reinterpret_cast<const float*>(block + PAGE * D) + token + position);
+        };
+        least = max(least, task.begin) - first, most = min(most, task.end) - first;
 #pragma unroll
-    for (int i = 0; i < 2; i++)
-        if (8 * i + g >= least && 8 * i + g < most)
+        for (int i = 0; i < 2; i++)
+            if (8 * i + g >= least && 8 * i + g < most)
 #pragma unroll
-            for (int c = 0; c < D / 32; c++) s.keys[i][c] = fresh(keys + 8 * i * LINE + 4 * c);
+                for (int c = 0; c < D / 32; c++) keys[i][c] = eight(key_block, 8 * i + g, 32 * c + 8 * t);
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (value_position(i) >= least && value_position(i) < most)
+        for (int i = 0; i < 4; i++) {
+            int position = value_position(i);
+            if (position < least || position >= most) continue;
 #pragma unroll
-            for (int c = 0; c < D / 64; c++) s.values[i][c] = fresh(values + (i % 2 + i / 2 * 8) * LINE + 8 * c);
-}
+            for (int c = 0; c < D / 64; c++) values[i][c] = eight(value_block, position, 64 * c + 8 * g);
+            if constexpr (K::SCALED) key_scales[i] = scale(key_block, position), value_scales[i] = scale(value_block, position);
+        }
+    }
+};
 
 DEVICE uint32_t halves(float x, float y) { return uint32_t(to_half(x)) | uint32_t(to_half(y)) << 16; }
 
@@ -103,24 +113,33 @@ DEVICE void load_query(const DecodeArgs& a, const Task& task, uint32_t (&q)[D / 
 }
 
 // Scores of head g with positions 2t, 2t + 1, 8 + 2t and 9 + 2t.
-template <int D>
-DEVICE void score(const uint32_t (&q)[D / 16][4], const Strip<D>& s, float (&scores)[4]) {
+template <int D, class K>
+DEVICE void score(const uint32_t (&q)[D / 16][4], const Strip<D, K>& s, float (&scores)[4]) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int c = 0; c < D / 32; c++) {
-            mma_f16(d, q[2 * c], s.keys[i][c].x, s.keys[i][c].y);
-            mma_f16(d, q[2 * c + 1], s.keys[i][c].z, s.keys[i][c].w);
+            uint4 key = halves_of(s.keys[i][c]);
+            mma_f16(d, q[2 * c], key.x, key.y);
+            mma_f16(d, q[2 * c + 1], key.z, key.w);
         }
         scores[2 * i] = d[0] + d[2];
         scores[2 * i + 1] = d[1] + d[3];
     }
+    if constexpr (K::SCALED)
+#pragma unroll
+        for (int i = 0; i < 4; i++) scores[i] *= s.key_scales[i];
 }
 
-// Of the four lanes that have a head: scores become 2^(score - top).
-DEVICE Softmax exponentials_of_four(float (&scores)[4]) {
-    float top = fmaxf(fmaxf(scores[0], scores[1]), fmaxf(scores[2], scores[3]));
+// Of the four lanes that have a head: scores become 2^(score - top), times what their values are to be multiplied with.
+template <int D, class K>
+DEVICE Softmax exponentials_of_four(float (&scores)[4], const Strip<D, K>& s) {
+    auto with_scale = [&](int i) {
+        if constexpr (K::SCALED) return scores[i] + power_of(s.value_scales[i]);
+        else return scores[i];
+    };
+    float top = fmaxf(fmaxf(with_scale(0), with_scale(1)), fmaxf(with_scale(2), with_scale(3)));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
     // Nothing seen: all exponentials are to be 0, not the difference of infinities.
@@ -129,6 +148,7 @@ DEVICE Softmax exponentials_of_four(float (&scores)[4]) {
     for (int i = 0; i < 4; i++) {
         scores[i] = exp2f(scores[i] - from);
         total += scores[i];
+        if constexpr (K::SCALED) scores[i] *= s.value_scales[i];
     }
     total += __shfl_xor_sync(~0u, total, 1);
     total += __shfl_xor_sync(~0u, total, 2);
@@ -136,17 +156,20 @@ DEVICE Softmax exponentials_of_four(float (&scores)[4]) {
 }
 
 // Head g's numbers 64c + 16t + j in sums[c][j], those 8 behind them in sums[c][8 + j].
-template <int D>
-DEVICE void add_values(const float (&weights)[4], const Strip<D>& s, float (&sums)[D / 64][16]) {
+template <int D, class K>
+DEVICE void add_values(const float (&weights)[4], const Strip<D, K>& s, float (&sums)[D / 64][16]) {
     uint32_t w[4];
     two_pieces(weights[0], weights[1], w[0], w[1]);
     two_pieces(weights[2], weights[3], w[2], w[3]);
 #pragma unroll
-    for (int c = 0; c < D / 64; c++)
+    for (int c = 0; c < D / 64; c++) {
+        uint4 values[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) values[i] = halves_of(s.values[i][c]);
 #pragma unroll
         for (int j = 0; j < 8; j++) {
             auto word = [&](int i) {
-                const uint4& v = s.values[i][c];
+                const uint4& v = values[i];
                 return j < 2 ? v.x : j < 4 ? v.y : j < 6 ? v.z : v.w;
             };
             uint32_t half = j % 2 ? 0x7632 : 0x5410;
@@ -155,6 +178,7 @@ DEVICE void add_values(const float (&weights)[4], const Strip<D>& s, float (&sum
             sums[c][j] = d[0] + d[2];
             sums[c][8 + j] = d[1] + d[3];
         }
+    }
 }
 
 // Chunks whose weights are worked out at a time.
@@ -244,7 +268,7 @@ DEVICE void join_chunks(const DecodeArgs& a, const Task& task, Room<D>& room, in
     reinterpret_cast<float4*>(a.out + head * D)[unit] = times(sum, 1.0f / room.totals[unit / (D / 4)]);
 }
 
-template <int D>
+template <int D, class K>
 DEVICE void decode(const DecodeArgs& a) {
     __shared__ __align__(16) Room<D> room;
     Task task = {int(blockIdx.z), int(blockIdx.y), int(blockIdx.x), a.heads / a.kv_heads, 0, 0};
@@ -255,12 +279,12 @@ DEVICE void decode(const DecodeArgs& a) {
     bool is_seen = first < task.end && first + STRIP > task.begin;
     int page = is_seen ? fresh(a.tables + fresh(a.table + task.row) + first / PAGE) : 0;
     int known = fresh(a.known + task.row);
-    Strip<D> strip = {};
+    Strip<D, K> strip = {};
     // What earlier steps left, then what the kernel in front did.
 #pragma unroll 1
     for (int turn = 0; turn < 2; turn++) {
         if (is_seen && (turn == 0 || first + STRIP > known))
-            load<D>(a, task, page, first, turn == 0 ? 0 : known, turn == 0 ? known : task.end, strip);
+            strip.load(a, task, page, first, turn == 0 ? 0 : known, turn == 0 ? known : task.end);
         if (turn == 1) break;
         let_next_begin();
         wait_for_previous();
@@ -272,12 +296,12 @@ DEVICE void decode(const DecodeArgs& a) {
         uint32_t query[D / 16][4];
         load_query<D>(a, task, query);
         float scores[4];
-        score<D>(query, strip, scores);
+        score(query, strip, scores);
 #pragma unroll
         for (int i = 0; i < 4; i++)
             if (!task.sees(first + value_position(i))) scores[i] = -INFINITY;
-        softmax = exponentials_of_four(scores);
-        add_values<D>(scores, strip, sums);
+        softmax = exponentials_of_four(scores, strip);
+        add_values(scores, strip, sums);
     }
     if (g < task.count) {
         if (t == 0) room.softmax[warp_id()][g] = softmax;
@@ -319,5 +343,7 @@ DEVICE void decode(const DecodeArgs& a) {
 
 }  // namespace few
 
-KERNEL_OF(decode_64, few::DecodeArgs, a, THREADS, 2) { few::decode<64>(a); }
-KERNEL(decode_128, few::DecodeArgs, a) { few::decode<128>(a); }
+KERNEL_OF(decode_64, few::DecodeArgs, a, THREADS, 2) { few::decode<64, Halves>(a); }
+KERNEL(decode_128, few::DecodeArgs, a) { few::decode<128, Halves>(a); }
+KERNEL_OF(decode_q8_64, few::DecodeArgs, a, THREADS, 2) { few::decode<64, Codes8>(a); }
+KERNEL(decode_q8_128, few::DecodeArgs, a) { few::decode<128, Codes8>(a); }

@@ -1,14 +1,14 @@
 // Causal attention as it is written down: all scores of a query in memory, their softmax, the sum of the values. Slow, and what
 // the other kernels of attention are checked by (--flash-attention off).
-#include "common.cuh"
+#include "kept.cuh"
 
 namespace plain {
 
 struct PlainArgs {
     const float* query;    // (rows, heads, head_dim)
-    const uint8_t* cache;  // (pages, layers, K | V, kv_heads, PAGE, head_dim)
-    int64_t page;          // Numbers of a page.
-    int64_t layer;         // From a page's first number to the layer's.
+    const uint8_t* cache;  // (pages, layers, K | V, kv_heads, PAGE, head_dim), see kept.cuh.
+    int64_t page;          // Units of a page.
+    int64_t layer;         // From a page's first unit to the layer's.
     const int* tables;     // Block tables, one behind the other.
     const int* table;      // (rows): where the row's begins.
     const int* positions;  // (rows)
@@ -20,7 +20,7 @@ struct PlainArgs {
     int kv_heads;
     int head_dim;
     int window;   // Positions that a row sees.
-    int is_half;  // f16, otherwise f32.
+    int kept;     // A `Kept`.
     int first;    // The row of blockIdx.z = 0.
     int pad;
 };
@@ -35,9 +35,9 @@ DEVICE float* scores(const PlainArgs& a) { return a.scores + (int64_t(blockIdx.z
 DEVICE float number(const PlainArgs& a, bool is_value, int position, int d) {
     int64_t head = (is_value ? a.kv_heads : 0) + int(blockIdx.y) / (a.heads / a.kv_heads);
     int64_t page = a.tables[a.table[row(a)] + position / PAGE];
-    int64_t at = page * a.page + a.layer + (head * PAGE + position % PAGE) * a.head_dim + d;
-    if (a.is_half) return half_bits(reinterpret_cast<const uint16_t*>(a.cache)[at]);
-    return reinterpret_cast<const float*>(a.cache)[at];
+    int64_t block = page * a.page + a.layer + head * block_units(a.kept, a.head_dim);
+    int token = position % PAGE;
+    return number_of(a.cache, a.kept, block + token * a.head_dim + d) * scale_of(a.cache, a.kept, a.head_dim, block, token);
 }
 
 }  // namespace plain

@@ -68,13 +68,9 @@ impl Compute {
     /// # Errors
     /// When what is asked for contradicts itself, whatever the model.
     pub fn check(&self) -> Result<()> {
-        match (self.device, self.kv_type) {
-            (Device::Reference, Some(kv_type)) if kv_type != KvType::F32 => {
+        match self.kv_type {
+            Some(kv_type) if self.device == Device::Reference && kv_type != KvType::F32 => {
                 Err(only_f32(kv_type).help("leave --device or --kv-type out"))
-            }
-            (Device::Cuda, Some(KvType::Q8_0)) => {
-                Err(Error::usage("--kv-type q8_0 is asked for; the CUDA backend keeps keys and values in f16 or f32")
-                    .help("leave --device or --kv-type out"))
             }
             _ => Ok(()),
         }

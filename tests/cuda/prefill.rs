@@ -19,7 +19,7 @@ use crate::common::tiny::Random;
 use crate::common::{self};
 
 /// Rows of a step's sequences, which have 0, 545 and 255 tokens already.
-const MANY: [[usize; 3]; 3] = [[33, 0, 0], [1, 40, 24], [17, 1, 0]];
+pub const MANY: [[usize; 3]; 3] = [[33, 0, 0], [1, 40, 24], [17, 1, 0]];
 
 #[test]
 fn many_rows_agree_with_the_reference_on_every_format() {
@@ -51,7 +51,7 @@ fn many_rows_agree_with_biases_windows_mixed_types_and_odd_heads() {
 }
 
 /// The attention of steps on the reference's queries and this backend's keys and values.
-fn check_attention(config: &Config, options: Options, steps: &[[usize; 3]], bound: f64) {
+pub fn check_attention(config: &Config, options: Options, steps: &[[usize; 3]], bound: f64) {
     let weights = common::made::weights(config, TIED, |_| DType::Q4_0);
     for (name, make) in gpus() {
         let mut backend = load_with(make(true), config, &weights, options);
@@ -148,7 +148,7 @@ fn answers_of_many_rows_depend_neither_on_the_batch_nor_on_the_order_of_threads(
 }
 
 /// The logits of the last of 68 tokens in chunks, beside so many rows of another sequence, which come first.
-fn last_logits(backend: &mut cuda::Cuda, chunk: usize, neighbour: usize) -> Vec<f32> {
+pub fn last_logits(backend: &mut cuda::Cuda, chunk: usize, neighbour: usize) -> Vec<f32> {
     let ids = Random(3).ids(68, backend.config().vocab);
     let mut pool = Pool::new(LIMITS.pages);
     let (mut other, mut running) = (pool.sequence(64), pool.sequence(80));

@@ -30,7 +30,24 @@ macro_rules! plain {
     };
 }
 
-plain!(f32, u32, u64, Matrix, Activations, Linear, Logits, Qkv, Gated, Quantize, Begin, Choose, Finish, Attend, Decode);
+plain!(
+    f32,
+    u32,
+    u64,
+    Matrix,
+    Activations,
+    Linear,
+    Logits,
+    Qkv,
+    Gated,
+    Quantize,
+    Begin,
+    Choose,
+    Finish,
+    Keep,
+    Attend,
+    Decode
+);
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -198,6 +215,18 @@ pub struct Finish {
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
+pub struct Keep {
+    pub numbers: Address,
+    pub cache: Address,
+    pub page: i64,
+    pub layer: i64,
+    pub places: Address,
+    pub kv_heads: i32,
+    pub head_dim: i32,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub struct Decode {
     pub query: Address,
     pub cache: Address,
@@ -236,6 +265,7 @@ pub struct Attend {
     pub head_dim: i32,
     pub window: i32,
     pub chunks: i32,
-    pub is_half: i32,
+    /// [`kept`](super::pages::kept)
+    pub kept: i32,
     pub pad: i32,
 }

@@ -1,10 +1,11 @@
 //! Places in the GPU's memory: worked out first, taken all at once, and never again while it runs.
 
+use super::Options;
 use super::args::Activations;
 use super::draws;
 use super::gpu::Address;
 use super::layout::ALIGN;
-use crate::backend::{Limits, PAGE};
+use crate::backend::{KvType, Limits, PAGE};
 use crate::format::packed::GROUP;
 use crate::model::config::Config;
 
@@ -84,6 +85,10 @@ pub struct Buffers {
     pub attended: Address,
     /// Of a step of few rows, and of one of many.
     pub places: [Places; 2],
+    /// Keys and values of a step's rows in f32, where they are kept in 8 bits: (rows in pages, K | V, `kv_heads`, `PAGE`, `head_dim`)
+    pub new_rows: Address,
+    /// (rows): 0, 1, …, which are the rows' places in there.
+    pub in_order: Address,
     /// (rows): those that the head is for.
     pub which: Address,
     /// (few rows, heads, chunks, `head_dim` + 2)
@@ -115,8 +120,9 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    pub fn new(arena: &mut Arena, config: &Config, limits: &Limits, flash_attention: bool) -> Self {
-        let plain_rows = if flash_attention { 0 } else { PLAIN_ROWS };
+    pub fn new(arena: &mut Arena, config: &Config, limits: &Limits, options: Options) -> Self {
+        let plain_rows = if options.flash_attention { 0 } else { PLAIN_ROWS };
+        let new_pages = if options.kv_type == KvType::Q8_0 { limits.chunk.div_ceil(PAGE) } else { 0 };
         let (rows, few, q_dim) = (limits.chunk, limits.chunk.min(FEW), config.q_dim());
         let places = [few, rows].map(|rows| Places::new(arena, config, limits, rows));
         let mut numbers = |count: usize| arena.take(4 * count);
@@ -125,6 +131,8 @@ impl Buffers {
             query: numbers(rows * q_dim),
             attended: numbers(rows * q_dim),
             places,
+            new_rows: numbers(2 * new_pages * PAGE * config.kv_dim()),
+            in_order: numbers(rows),
             which: numbers(rows),
             partials: numbers(few * config.heads * chunks(limits) * (config.head_dim + 2)),
             counters: numbers(few * config.kv_heads),

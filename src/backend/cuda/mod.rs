@@ -26,6 +26,7 @@ pub use args::Plain;
 pub use gpu::{Address, Gpu, Graph, Launch, Nvidia, Pinned, THREADS};
 pub use model::refusal;
 
+use self::args::bytes_of;
 use self::flights::{Flights, Outbox};
 use self::memory::{Arena, Buffers, FEW, head_rows};
 use self::model::Model;
@@ -57,7 +58,7 @@ pub struct Options {
 /// Bytes this backend takes of the GPU's memory.
 pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, options: Options) -> MemoryPlan {
     let mut arena = Arena::default();
-    Buffers::new(&mut arena, config, &limits, options.flash_attention);
+    Buffers::new(&mut arena, config, &limits, options);
     MemoryPlan {
         limits,
         weights: model::weight_bytes(tensors),
@@ -102,12 +103,13 @@ impl Cuda {
     ) -> Result<Self> {
         let model = Model::load(config, weights, plan.weights, progress, &mut *gpu)?;
         let workspace = gpu.take(plan.workspace as usize)?;
-        let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options.flash_attention);
+        let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options);
         let few = plan.limits.chunk.min(FEW);
         gpu.write(buffers.counters, &vec![0; 4 * few * config.kv_heads])?;
         gpu.write(buffers.slices, &vec![0; 4 * few])?;
         gpu.write(buffers.best, &vec![0; 8 * few.max(head_rows(&plan.limits))])?;
         gpu.write(buffers.ended, &[0; 4])?;
+        gpu.write(buffers.in_order, bytes_of(&(0..plan.limits.chunk as u32).collect::<Vec<_>>()))?;
         Ok(Self {
             pages: gpu.take(plan.kv as usize)?,
             inbox: Inbox::new(config, &plan.limits, &mut *gpu)?,

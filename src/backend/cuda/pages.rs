@@ -1,43 +1,112 @@
-//! Pages of keys and values: (layers, K | V, `kv_heads`, `PAGE`, `head_dim`), in f16 or f32.
+//! Pages of keys and values: (layers, K | V, `kv_heads`, `PAGE`, `head_dim`), in f32, f16 or 8 bits, see `kept.cuh`.
 
 use super::Cuda;
-use super::args::Cache;
+use super::args::{Cache, Keep};
 use super::gpu::Address;
 use crate::backend::{KvType, PAGE, PageId, PageOp};
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 
-/// Numbers of a page.
-pub fn numbers(config: &Config) -> usize {
-    2 * config.layers * config.kv_dim() * PAGE
+/// Bytes of a scale, which a head's numbers of a token have in 8 bits.
+const SCALE: usize = size_of::<f32>();
+/// The largest code, and the largest number that is kept: 127 of its scale do not round to infinity.
+const LARGEST: f32 = 127.0;
+const MOST: f32 = 3e38;
+/// Warps of a block of `keep.cu`, a head each.
+const WARPS: usize = 8;
+
+/// `Kept` of `kept.cuh`.
+pub fn kept(kv_type: KvType) -> i32 {
+    match kv_type {
+        KvType::F32 => 0,
+        KvType::F16 => 1,
+        KvType::Q8_0 => 2,
+    }
+}
+
+/// Bytes of a number, or a code.
+fn unit_bytes(kv_type: KvType) -> usize {
+    match kv_type {
+        KvType::F32 => 4,
+        KvType::F16 => 2,
+        KvType::Q8_0 => 1,
+    }
+}
+
+/// Units of a block: one head's keys, or values, of a page.
+fn block_units(kv_type: KvType, head_dim: usize) -> usize {
+    PAGE * (head_dim + if kv_type == KvType::Q8_0 { SCALE } else { 0 })
+}
+
+/// Units of a page.
+fn units(config: &Config, kv_type: KvType) -> usize {
+    2 * config.layers * config.kv_heads * block_units(kv_type, config.head_dim)
 }
 
 /// Bytes of a page.
 pub fn bytes(config: &Config, kv_type: KvType) -> usize {
-    numbers(config) * if kv_type == KvType::F16 { 2 } else { 4 }
+    units(config, kv_type) * unit_bytes(kv_type)
+}
+
+/// The scale of a head's numbers: `cpu/pages.rs` has the same.
+fn scale(numbers: &[f32]) -> f32 {
+    let largest = numbers.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+    let scale = largest.min(MOST) / LARGEST;
+    if scale < f32::MIN_POSITIVE { 0.0 } else { scale }
+}
+
+/// A token's numbers of a head: where they begin among [`PageOp`]'s, and in which block they are.
+struct Line {
+    here: usize,
+    block: usize,
+    token: usize,
 }
 
 impl Cuda {
-    /// Numbers from a page's first to a layer's.
+    /// Units from one page to the next.
+    pub fn page_units(&self) -> i64 {
+        units(&self.model.config, self.options.kv_type) as i64
+    }
+
+    /// Units from a page's first to a layer's.
     pub fn layer_offset(&self, layer: usize) -> i64 {
-        (numbers(&self.model.config) / self.model.config.layers * layer) as i64
+        (self.page_units() as usize / self.model.config.layers * layer) as i64
     }
 
-    pub fn is_half(&self) -> bool {
-        self.options.kv_type == KvType::F16
-    }
-
-    pub fn cache(&self, layer: usize) -> Cache {
+    /// Where qkv leaves keys and values, and the rows' places there: in their pages, or all in f32, until the scales of heads are known.
+    pub fn new_rows(&self, layer: usize, cells: Address) -> (Cache, Address) {
         let config = &self.model.config;
-        Cache {
-            bytes: self.pages,
-            page: numbers(config) as i64,
+        let (kv_heads, head_dim) = (config.kv_heads as i32, config.head_dim as i32);
+        if self.options.kv_type == KvType::Q8_0 {
+            let page = (2 * config.kv_heads * block_units(KvType::F32, config.head_dim)) as i64;
+            let cache = Cache { bytes: self.buffers.new_rows, page, layer: 0, kv_heads, head_dim, is_half: 0, pad: 0 };
+            return (cache, self.buffers.in_order);
+        }
+        let is_half = (self.options.kv_type == KvType::F16).into();
+        let (page, layer) = (self.page_units(), self.layer_offset(layer));
+        (Cache { bytes: self.pages, page, layer, kv_heads, head_dim, is_half, pad: 0 }, cells)
+    }
+
+    /// Brings what qkv left to its pages, if it is not there.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn keep(&mut self, layer: usize, rows: usize, cells: Address) -> Result<()> {
+        if self.options.kv_type != KvType::Q8_0 {
+            return Ok(());
+        }
+        let config = &self.model.config;
+        let args = Keep {
+            numbers: self.buffers.new_rows,
+            cache: self.pages,
+            page: self.page_units(),
             layer: self.layer_offset(layer),
+            places: cells,
             kv_heads: config.kv_heads as i32,
             head_dim: config.head_dim as i32,
-            is_half: self.is_half().into(),
-            pad: 0,
-        }
+        };
+        let blocks = (2 * config.kv_heads).div_ceil(WARPS) as u32;
+        self.waiting("keep_rows", [blocks, rows as u32, 1], args)
     }
 
     /// # Errors
@@ -54,12 +123,8 @@ impl Cuda {
                 self.check_page(into.len())?;
                 let mut stored = vec![0; bytes];
                 self.gpu.read(at, &mut stored)?;
-                for (here, there) in self.page_order() {
-                    into[here] = if self.is_half() {
-                        half::f16::from_le_bytes([stored[2 * there], stored[2 * there + 1]]).to_f32()
-                    } else {
-                        f32::from_le_bytes(std::array::from_fn(|i| stored[4 * there + i]))
-                    };
+                for line in self.lines() {
+                    self.read_line(&stored, &line, &mut into[line.here..][..self.model.config.head_dim]);
                 }
                 Ok(())
             }
@@ -67,14 +132,50 @@ impl Cuda {
                 let at = self.page_address(page)?;
                 self.check_page(from.len())?;
                 let mut stored = vec![0; bytes];
-                for (here, there) in self.page_order() {
-                    if self.is_half() {
-                        stored[2 * there..][..2].copy_from_slice(&half::f16::from_f32(from[here]).to_le_bytes());
-                    } else {
-                        stored[4 * there..][..4].copy_from_slice(&from[here].to_le_bytes());
-                    }
+                for line in self.lines() {
+                    self.write_line(&mut stored, &line, &from[line.here..][..self.model.config.head_dim]);
                 }
                 self.gpu.write(at, &stored)
+            }
+        }
+    }
+
+    fn read_line(&self, stored: &[u8], line: &Line, into: &mut [f32]) {
+        let (at, scale_at) = self.places_of(line);
+        match self.options.kv_type {
+            KvType::F32 => {
+                let numbers = stored[at..].as_chunks().0;
+                into.iter_mut().zip(numbers).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
+            }
+            KvType::F16 => {
+                let numbers = stored[at..].as_chunks().0;
+                into.iter_mut().zip(numbers).for_each(|(x, bytes)| *x = half::f16::from_le_bytes(*bytes).to_f32());
+            }
+            KvType::Q8_0 => {
+                let scale = f32::from_le_bytes(std::array::from_fn(|i| stored[scale_at + i]));
+                into.iter_mut().zip(&stored[at..]).for_each(|(x, code)| *x = f32::from(*code as i8) * scale);
+            }
+        }
+    }
+
+    fn write_line(&self, stored: &mut [u8], line: &Line, from: &[f32]) {
+        let (at, scale_at) = self.places_of(line);
+        match self.options.kv_type {
+            KvType::F32 => {
+                let numbers = stored[at..].as_chunks_mut().0;
+                numbers.iter_mut().zip(from).for_each(|(bytes, x)| *bytes = x.to_le_bytes());
+            }
+            KvType::F16 => {
+                let numbers = stored[at..].as_chunks_mut().0;
+                numbers.iter_mut().zip(from).for_each(|(bytes, x)| *bytes = half::f16::from_f32(*x).to_le_bytes());
+            }
+            KvType::Q8_0 => {
+                let scale = scale(from);
+                let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+                // What is no number gets a code too, the kernel's.
+                let code = |x: &f32| (x * inverse).max(-LARGEST).min(LARGEST).round_ties_even() as i8;
+                stored[at..].iter_mut().zip(from).for_each(|(to, x)| *to = code(x) as u8);
+                stored[scale_at..][..SCALE].copy_from_slice(&scale.to_le_bytes());
             }
         }
     }
@@ -86,18 +187,26 @@ impl Cuda {
         Ok(self.pages + u64::from(page) * bytes(&self.model.config, self.options.kv_type) as u64)
     }
 
-    /// Goes through a page's numbers: their place among [`PageOp`]'s, and among the GPU's.
-    fn page_order(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+    /// A page's numbers, in the order of [`PageOp`]'s.
+    fn lines(&self) -> impl Iterator<Item = Line> + use<> {
         let Config { layers, kv_heads, head_dim, .. } = self.model.config;
-        (0..2 * layers * PAGE * kv_heads).flat_map(move |row| {
-            let (head, offset, block) = (row % kv_heads, row / kv_heads % PAGE, row / kv_heads / PAGE);
-            let there = ((block * kv_heads + head) * PAGE + offset) * head_dim;
-            (0..head_dim).map(move |d| (row * head_dim + d, there + d))
+        (0..2 * layers * PAGE * kv_heads).map(move |row| Line {
+            here: row * head_dim,
+            block: row / kv_heads / PAGE * kv_heads + row % kv_heads,
+            token: row / kv_heads % PAGE,
         })
     }
 
+    /// The page's bytes at which a line begins, and at which its scale does.
+    fn places_of(&self, line: &Line) -> (usize, usize) {
+        let (kv_type, head_dim) = (self.options.kv_type, self.model.config.head_dim);
+        let unit = unit_bytes(kv_type);
+        let block = line.block * block_units(kv_type, head_dim) * unit;
+        (block + line.token * head_dim * unit, block + PAGE * head_dim + line.token * SCALE)
+    }
+
     fn check_page(&self, len: usize) -> Result<()> {
-        let needed = numbers(&self.model.config);
+        let needed = 2 * self.model.config.layers * self.model.config.kv_dim() * PAGE;
         if len != needed {
             return Err(Error::runtime(format!("a page holds {needed} numbers, not {len}")));
         }

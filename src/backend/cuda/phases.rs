@@ -11,8 +11,8 @@ use super::gpu::{Address, Gpu, Launch, THREADS};
 use super::layout::matrix_bytes;
 use super::memory::{CHUNK, Places, SPAN, chunks, head_rows};
 use super::model::Matrix;
-use super::pages::numbers;
-use crate::backend::{Batch, Out, PAGE, Phases, Probe, Slot, Want};
+use super::pages::kept;
+use crate::backend::{Batch, KvType, Out, PAGE, Phases, Probe, Slot, Want};
 use crate::error::{Error, Result};
 use crate::format::packed::{Format, GROUP};
 
@@ -122,7 +122,10 @@ impl Cuda {
     }
 
     /// One that does.
-    fn waiting<A: Plain>(&mut self, kernel: &str, grid: [u32; 3], args: A) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn waiting<A: Plain>(&mut self, kernel: &str, grid: [u32; 3], args: A) -> Result<()> {
         self.launch(&Launch { kernel, grid, threads: THREADS, shared: 0, waits: true }, args)
     }
 
@@ -383,14 +386,19 @@ impl Cuda {
     fn decode(&mut self, layer: usize) -> Result<bool> {
         let config = &self.model.config;
         let group = config.heads / config.kv_heads;
-        if !self.step.is_of_few() || !self.is_half() || ![64, 128].contains(&config.head_dim) || group > 8 {
+        let what = match self.options.kv_type {
+            KvType::F16 => "decode",
+            KvType::Q8_0 => "decode_q8",
+            KvType::F32 => return Ok(false),
+        };
+        if !self.step.is_of_few() || ![64, 128].contains(&config.head_dim) || group > 8 {
             return Ok(false);
         }
         let places = self.places();
         let args = Decode {
             query: self.buffers.query,
             cache: self.pages,
-            page: numbers(config) as i64,
+            page: self.page_units(),
             layer: self.layer_offset(layer),
             tables: places.tables,
             table: places.table,
@@ -406,7 +414,7 @@ impl Cuda {
             chunks: chunks(&self.limits) as i32,
             pad: 0,
         };
-        let kernel = format!("decode_{}", config.head_dim);
+        let kernel = format!("{what}_{}", config.head_dim);
         let blocks = self.blocks_of_context().min(chunks(&self.limits));
         let grid = [blocks as u32, config.kv_heads as u32, self.step.rows() as u32];
         self.waiting(&kernel, grid, args)?;
@@ -484,6 +492,7 @@ impl Phases for Cuda {
         let (rows, l) = (self.step.rows(), &self.model.layers[layer]);
         let (matrices, bias, norm, places) = (l.qkv, l.bias, l.attn_norm, self.places());
         let x = self.normed_input(norm, &matrices.map(|m| m.format))?;
+        let (cache, cells) = self.new_rows(layer, places.cells);
         // One launch for all parts of a format.
         for (first, leader) in matrices.iter().enumerate() {
             if matrices[..first].iter().any(|m| m.format == leader.format) {
@@ -497,10 +506,10 @@ impl Phases for Cuda {
             let args = Qkv {
                 parts: std::array::from_fn(part),
                 x,
-                cache: self.cache(layer),
+                cache,
                 query: self.buffers.query,
                 angles: places.angles,
-                places: places.cells,
+                places: cells,
                 rows: rows as i32,
                 pad: 0,
             };
@@ -513,7 +522,7 @@ impl Phases for Cuda {
             let k = self.model.config.hidden;
             self.over(&Few { what: "qkv", format: leader.format, tile: 2, tiles, k, is_normed: true, rows }, args)?;
         }
-        Ok(())
+        self.keep(layer, rows, places.cells)
     }
 
     fn attend(&mut self, layer: usize) -> Result<()> {
@@ -526,7 +535,7 @@ impl Phases for Cuda {
         let args = Attend {
             query: self.buffers.query,
             cache: self.pages,
-            page: numbers(config) as i64,
+            page: self.page_units(),
             layer: self.layer_offset(layer),
             tables: places.tables,
             table: places.table,
@@ -539,7 +548,7 @@ impl Phases for Cuda {
             head_dim: config.head_dim as i32,
             window: self.window(),
             chunks: chunks as i32,
-            is_half: self.is_half().into(),
+            kept: kept(self.options.kv_type),
             pad: 0,
         };
         self.attend_by_rows(args)?;

@@ -7,7 +7,7 @@ use super::args::{Activations, Attend, Gated, Matrix as Place, NONE, Plain, Qkv,
 use super::gpu::Address;
 use super::memory::PLAIN_ROWS;
 use super::model::Matrix;
-use crate::backend::Seq;
+use crate::backend::{KvType, Seq};
 use crate::error::Result;
 use crate::format::packed::Format;
 use crate::model::config::Config;
@@ -17,6 +17,8 @@ const TILE_ROWS: usize = 64;
 const TILE_COLUMNS: usize = 128;
 /// Queries of a block: `QUERIES` of `prefill.cu`.
 const QUERIES: usize = 128;
+/// Heads that `prefill.cu` has kernels for.
+const HEAD_DIMS: [usize; 7] = [32, 48, 64, 80, 96, 112, 128];
 
 /// `NormArgs` of `norm.cu`.
 #[derive(Clone, Copy)]
@@ -78,7 +80,7 @@ struct AttendPlainly {
     kv_heads: i32,
     head_dim: i32,
     window: i32,
-    is_half: i32,
+    kept: i32,
     first: i32,
     pad: i32,
 }
@@ -179,21 +181,15 @@ impl Cuda {
     }
 
     /// The kernel for attention of many rows, where there is one for such heads.
-    fn attend_kernel(&self) -> Option<&'static str> {
+    fn attend_kernel(&self) -> Option<String> {
         let config = &self.model.config;
-        if !self.is_half() || config.heads / config.kv_heads > QUERIES {
-            return None;
-        }
-        Some(match config.head_dim {
-            32 => "attend_many_32",
-            48 => "attend_many_48",
-            64 => "attend_many_64",
-            80 => "attend_many_80",
-            96 => "attend_many_96",
-            112 => "attend_many_112",
-            128 => "attend_many_128",
-            _ => return None,
-        })
+        let what = match self.options.kv_type {
+            KvType::F16 => "attend_many",
+            KvType::Q8_0 => "attend_many_q8",
+            KvType::F32 => return None,
+        };
+        let is_made = config.heads / config.kv_heads <= QUERIES && HEAD_DIMS.contains(&config.head_dim);
+        is_made.then(|| format!("{what}_{}", config.head_dim))
     }
 
     /// Attention of many rows, where there is a kernel for it; whether there is.
@@ -220,7 +216,7 @@ impl Cuda {
             window: a.window,
         };
         let grid = [a.kv_heads as u32, self.tiles.count(), 1];
-        self.plainly(kernel, grid, args).map(|()| true)
+        self.plainly(&kernel, grid, args).map(|()| true)
     }
 
     /// Attention of any number of rows, as many at a time as there is room for scores of.
@@ -246,7 +242,7 @@ impl Cuda {
                 kv_heads: a.kv_heads,
                 head_dim: a.head_dim,
                 window: a.window,
-                is_half: a.is_half,
+                kept: a.kept,
                 first: first as i32,
                 pad: 0,
             };
