@@ -237,7 +237,6 @@ pub struct Decode {
     pub positions: Address,
     pub known: Address,
     pub partials: Address,
-    pub counters: Address,
     pub out: Address,
     pub scale: f32,
     pub heads: i32,

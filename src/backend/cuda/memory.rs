@@ -93,8 +93,6 @@ pub struct Buffers {
     pub which: Address,
     /// (few rows, heads, chunks, `head_dim` + 2)
     pub partials: Address,
-    /// (few rows, `kv_heads`): chunks that are done.
-    pub counters: Address,
     /// (rows, first | count): of blocks of attention of many rows.
     pub tiles: Address,
     /// (plain rows, heads, context); none where attention is in blocks.
@@ -135,7 +133,6 @@ impl Buffers {
             in_order: numbers(rows),
             which: numbers(rows),
             partials: numbers(few * config.heads * chunks(limits) * (config.head_dim + 2)),
-            counters: numbers(few * config.kv_heads),
             tiles: numbers(2 * rows),
             scores: numbers(plain_rows * config.heads * limits.context),
             logits: numbers(head_rows(limits) * config.vocab),

@@ -105,7 +105,6 @@ impl Cuda {
         let workspace = gpu.take(plan.workspace as usize)?;
         let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options);
         let few = plan.limits.chunk.min(FEW);
-        gpu.write(buffers.counters, &vec![0; 4 * few * config.kv_heads])?;
         gpu.write(buffers.slices, &vec![0; 4 * few])?;
         gpu.write(buffers.best, &vec![0; 8 * few.max(head_rows(&plan.limits))])?;
         gpu.write(buffers.ended, &[0; 4])?;

@@ -405,7 +405,6 @@ impl Cuda {
             positions: places.positions,
             known: places.known,
             partials: self.buffers.partials,
-            counters: self.buffers.counters,
             out: self.buffers.attended,
             scale: 1.0 / (config.head_dim as f32).sqrt(),
             heads: config.heads as i32,
@@ -416,8 +415,12 @@ impl Cuda {
         };
         let kernel = format!("{what}_{}", config.head_dim);
         let blocks = self.blocks_of_context().min(chunks(&self.limits));
-        let grid = [blocks as u32, config.kv_heads as u32, self.step.rows() as u32];
-        self.waiting(&kernel, grid, args)?;
+        let (heads, rows) = (config.heads as u32, self.step.rows() as u32);
+        let join = format!("join_{}", config.head_dim);
+        self.waiting(&kernel, [blocks as u32, config.kv_heads as u32, rows], args)?;
+        if blocks > 1 {
+            self.waiting(&join, [heads, rows, 1], args)?;
+        }
         Ok(true)
     }
 
