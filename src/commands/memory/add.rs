@@ -13,7 +13,9 @@ use crate::memory::files::{self, Listed};
 use crate::memory::ingest::{Added, named};
 use crate::memory::recall::visible;
 use crate::memory::store::Access;
+use crate::terminal::count::counted;
 use crate::terminal::interrupt::Caught;
+use crate::terminal::log;
 use crate::terminal::progress::Progress;
 use crate::terminal::render::Answer;
 
@@ -98,17 +100,16 @@ impl Sum {
             self.sources += 1;
         }
         if added.stopped {
-            crate::terminal::log::note(format_args!(
-                "stopped: {} records were added and are kept; the same command goes on from here",
-                self.records
-            ));
+            let records = counted(self.records, "new record");
+            log::note(format_args!("stopped: {records} kept; the same command goes on from here"));
             return Err(Error::interrupted());
         }
         Ok(())
     }
 
     fn print(&self, name: &str) -> Result<()> {
-        let mut line = format!("{name}: {} records added from {} sources", self.records, self.sources);
+        let (records, sources) = (counted(self.records, "record"), counted(self.sources, "source"));
+        let mut line = format!("{name}: {records} added from {sources}");
         if self.unchanged > 0 {
             _ = write!(line, ", {} unchanged", self.unchanged);
         }
