@@ -118,6 +118,42 @@ fn what_is_there_is_not_added_again_and_what_changed_is_replaced() {
 }
 
 #[test]
+fn of_a_page_what_people_read_is_added_and_offsets_are_bytes_of_that() {
+    let user = User::new();
+    let page = |script: &str| {
+        let tomatoes = "The tomatoes were s&ouml;wn on the <b>third</b> of March. ".repeat(20);
+        format!(
+            "<!doctype html><script>{script}</script><nav>Home</nav><h1>Garden</h1><p>{tomatoes}<h2>Soil</h2><p>Loam."
+        )
+    };
+    let path = user.file("page.html", page("let a = '<p>none</p>'"));
+    let path = path.to_str().unwrap();
+    user.memory(&["add", "m", path]);
+    let text = format!(
+        "# Garden\n\n{}\n\n## Soil\n\nLoam.",
+        "The tomatoes were söwn on the third of March. ".repeat(20).trim()
+    );
+    let found = user.lines(&["search", "m", "soil", "--json"]);
+    assert!(found.len() > 1, "{found:?}");
+    for found in &found {
+        let (begins, ends) = (found["offset"].as_u64().unwrap() as usize, found["end"].as_u64().unwrap() as usize);
+        assert_eq!(found["text"], text[begins..ends]);
+    }
+    user.file("page.html", page("other()"));
+    assert_eq!(user.memory(&["add", "m", path]), "m: 0 records added from 0 sources, 1 unchanged\n");
+    let output = piped(&mut user.taper(&["memory", "add", "m", "-"]), b"<html><script>no</script><p>Piped &amp; read.");
+    assert!(output.status.success());
+    let piped = user.lines(&["search", "m", "Piped & read.", "--json", "-k", "1"]);
+    assert_eq!(piped[0]["text"], "Piped & read.");
+    assert_eq!(Path::new(piped[0]["source"].as_str().unwrap()).extension(), Some("html".as_ref()), "{piped:?}");
+    let pdf = user.refused(&["add", "m", user.file("a.pdf", "%PDF-1.7\n").to_str().unwrap()]);
+    assert!(
+        pdf.contains("a PDF, which is not read") && pdf.contains("pdftotext FILE - | taper memory add NAME -"),
+        "{pdf}"
+    );
+}
+
+#[test]
 fn what_was_exported_is_the_same_memory_where_it_is_imported() {
     let user = User::new();
     user.file("a.md", NOTES);

@@ -132,7 +132,8 @@ fn megabytes(text: &str) -> Result<u32, String> {
 pub struct AddArgs {
     /// The memory; made if there is none of that name
     pub name: String,
-    /// Files, folders with all files of text below them, or - for standard input
+    /// Files, folders with all files of text below them, or - for standard input. Of HTML what people read is added, and
+    /// offsets are bytes of that text
     #[arg(value_name = "FILE|DIR|-", required = true)]
     pub paths: Vec<PathBuf>,
     #[command(flatten)]

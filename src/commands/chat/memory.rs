@@ -192,20 +192,15 @@ fn add(memory: &mut Memory, path: &Path, shared: &Shared) -> Result<String> {
     let alone = path.is_file();
     let (mut records, mut left_out) = (0, 0);
     for file in files::list(path)? {
-        let bytes = files::read(&file.path);
-        let text = bytes
-            .as_ref()
-            .map_err(|e| e.what().to_owned())
-            .and_then(|bytes| files::text(bytes).map_err(|e| e.what().to_owned()));
-        match (text, file.path.to_str()) {
+        match (files::content(&file.path), file.path.to_str()) {
             (Ok(text), Some(name)) => {
-                let added = memory.add(name, text, |_| {
+                let added = memory.add(name, &text, |_| {
                     shared.wait_for_turn();
                     ControlFlow::Continue(())
                 })?;
                 records += added.kept.len();
             }
-            (Err(what), _) if alone => return Err(Error::usage(what).in_file(path)),
+            (Err(e), _) if alone => return Err(e),
             _ => left_out += 1,
         }
     }
