@@ -109,11 +109,11 @@ fn named<'a>(asked: Option<&'a str>, of_memory: Option<&'a str>) -> &'a str {
 pub struct IndexArgs {
     /// The share of the ten nearest passages that a search is to find, of which the index and its parameters follow, by
     /// measuring; 1: all are compared. Kept with the memory [default: what it was, or 0.98]
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     pub target_recall: Option<f64>,
     /// Most memory that the index may take, in MB; the vectors themselves stay on the disk. 0: what it needs. Kept with the
     /// memory
-    #[arg(long, value_name = "MB")]
+    #[arg(long, value_name = "MB", value_parser = megabytes, allow_negative_numbers = true)]
     pub index_memory: Option<u32>,
 }
 
@@ -122,11 +122,18 @@ fn share(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "a share is a number from 0.5 to 1".to_owned())
 }
 
+fn megabytes(text: &str) -> Result<u32, String> {
+    const MOST: u32 = 1_000_000;
+    let number = text.parse::<u32>().ok().filter(|megabytes| *megabytes <= MOST);
+    number.ok_or_else(|| format!("a bound is a whole number of megabytes, as 120, up to {MOST}; 0 is none"))
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct AddArgs {
     /// The memory; made if there is none of that name
     pub name: String,
-    /// Files, folders with all files of text below them, or - for standard input
+    /// Files, folders with all files of text below them, or - for standard input. Of HTML what people read is added, and
+    /// offsets are bytes of that text
     #[arg(value_name = "FILE|DIR|-", required = true)]
     pub paths: Vec<PathBuf>,
     #[command(flatten)]
@@ -142,7 +149,7 @@ pub struct SearchArgs {
     /// What is looked for, in words or a sentence
     #[arg(required = true, allow_hyphen_values = true)]
     pub query: String,
-    /// Most passages
+    /// Most passages, 1 to 1000
     #[arg(short = 'k', long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub top: u16,
     /// One JSON object a line
@@ -214,7 +221,7 @@ pub struct MemoryBenchArgs {
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub records: usize,
     /// As for rebuild [default: the memory's]
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     pub target_recall: Option<f64>,
     /// Threads that compute [default: one for each core]
     #[arg(short, long, value_name = "N", hide_env_values = true, env = "TAPER_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]

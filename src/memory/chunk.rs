@@ -36,7 +36,7 @@ pub enum Syntax {
 }
 
 impl Syntax {
-    /// The syntax of a file by its name.
+    /// The syntax of a source by its name. Of a page the text is Markdown.
     pub fn of(name: &str) -> Self {
         const CODE: [&str; 36] = [
             "asm", "bash", "c", "cc", "cpp", "cs", "css", "cu", "cxx", "go", "h", "hpp", "java", "jl", "js", "json",
@@ -45,7 +45,7 @@ impl Syntax {
         ];
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
         match extension.as_str() {
-            "md" | "markdown" => Self::Markdown,
+            "md" | "markdown" | "html" | "htm" | "xhtml" => Self::Markdown,
             code if CODE.binary_search(&code).is_ok() => Self::Code,
             _ => Self::Plain,
         }
@@ -361,6 +361,7 @@ mod tests {
     fn names_tell_the_syntax() {
         for (name, syntax) in [
             ("a/b.MD", Syntax::Markdown),
+            ("page.html", Syntax::Markdown),
             ("x.rs", Syntax::Code),
             ("x.zig", Syntax::Code),
             ("README", Syntax::Plain),

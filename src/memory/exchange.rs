@@ -89,7 +89,7 @@ pub fn read(mut from: impl BufRead, embedder: &str, mut take: impl FnMut(Incomin
             check_header(&line, embedder).map_err(damaged)?;
             continue;
         }
-        match serde_json::from_slice(&line).map_err(|e| damaged(e.to_string()))? {
+        match parsed(&line, "it is neither a source nor a record").map_err(damaged)? {
             Line::Source { source: name, hash } => {
                 let hash = unhex(&hash).ok_or_else(|| damaged("its hash is none".to_owned()))?;
                 bytes = 0;
@@ -116,7 +116,7 @@ pub fn read(mut from: impl BufRead, embedder: &str, mut take: impl FnMut(Incomin
 }
 
 fn check_header(line: &[u8], embedder: &str) -> Result<(), String> {
-    let header: Header = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+    let header: Header = parsed(line, "it is no header")?;
     if header.taper_memory > VERSION {
         return Err(format!("it has form {}, and this taper knows {VERSION}", header.taper_memory));
     }
@@ -126,22 +126,38 @@ fn check_header(line: &[u8], embedder: &str) -> Result<(), String> {
     }
 }
 
-impl Memory {
-    /// Adds what [`export`] wrote. Sources that are there already are left as they are; other versions of them are replaced.
-    ///
-    /// # Errors
-    /// As [`read`]. What came before the line is kept, and importing again goes on there.
-    pub fn import(&mut self, from: impl BufRead) -> Result<Imported> {
-        let mut imported = Imported::default();
-        let embedder = self.embedder.name().to_owned();
-        read(from, &embedder, |source| {
-            imported.sources += 1;
-            imported.records += self.keep(&source)?;
-            Ok(())
-        })?;
-        Ok(imported)
+/// A line's content; `other` says what it is where it is JSON, but not that.
+fn parsed<T: for<'a> Deserialize<'a>>(line: &[u8], other: &str) -> Result<T, String> {
+    if line.trim_ascii().is_empty() {
+        return Err("it is empty".to_owned());
     }
+    // Serde counts lines too, of which there is one.
+    serde_json::from_slice(line).map_err(|e| {
+        if e.is_data() { other.to_owned() } else { format!("it is no JSON from character {} on", e.column()) }
+    })
+}
 
+/// Adds what [`export`] wrote to the memory that `open` gives. Sources that are there already are left as they are; other
+/// versions of them are replaced. It is opened once the first source is read: lines that are no export make no memory.
+///
+/// # Errors
+/// As [`read`]. What came before the line is kept, and importing again goes on there.
+pub fn import(from: impl BufRead, embedder: &str, open: impl Fn() -> Result<Memory>) -> Result<(Memory, Imported)> {
+    let mut imported = Imported::default();
+    let mut memory = None;
+    read(from, embedder, |source| {
+        let memory = match &mut memory {
+            Some(memory) => memory,
+            none => none.insert(open()?),
+        };
+        imported.sources += 1;
+        imported.records += memory.keep(&source)?;
+        Ok(())
+    })?;
+    Ok((memory.map_or_else(open, Ok)?, imported))
+}
+
+impl Memory {
     /// Adds what is not there yet of a source; how many records that was.
     fn keep(&mut self, whole: &Incoming) -> Result<usize> {
         let mut source = self.store.begin(&whole.name, &whole.hash, whole.records.len())?;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::html;
 use crate::engine::fit::human_bytes;
 use crate::error::{Error, Result};
 
@@ -52,6 +53,16 @@ pub fn list(path: &Path) -> Result<Vec<Listed>> {
     Ok(files)
 }
 
+/// The text in a file: all of it, or of a page what people read.
+///
+/// # Errors
+/// When it cannot be read, is larger than [`MOST`], or no text.
+pub fn content(path: &Path) -> Result<String> {
+    let bytes = read(path)?;
+    let text = text(&bytes).map_err(|e| e.in_file(path))?;
+    Ok(if html::is_named(&path.to_string_lossy()) { html::text(text) } else { text.to_owned() })
+}
+
 /// All of a file.
 ///
 /// # Errors
@@ -82,6 +93,9 @@ pub fn bounded(from: impl Read, what: &str) -> Result<Vec<u8>> {
 /// # Errors
 /// When they are none: not UTF-8, or with zeros in them, as programs and pictures have.
 pub fn text(bytes: &[u8]) -> Result<&str> {
+    if bytes.starts_with(b"%PDF-") {
+        return Err(Error::usage("a PDF, which is not read").help("pdftotext FILE - | taper memory add NAME -"));
+    }
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
         return Err(Error::usage(format!("no text: byte {at} is 0")));
     }
@@ -115,6 +129,8 @@ mod tests {
         assert_eq!(text("é".as_bytes()).unwrap(), "é");
         assert_eq!(text(b"ab\xffc").unwrap_err().what(), "no text: byte 2 is not UTF-8");
         assert_eq!(text(b"\x7fELF\0").unwrap_err().what(), "no text: byte 4 is 0");
+        let pdf = text(b"%PDF-1.7\n%\xe2\xe3").unwrap_err().to_string();
+        assert_eq!(pdf, "a PDF, which is not read\n  pdftotext FILE - | taper memory add NAME -");
         let endless = bounded(std::io::repeat(b'x'), "the file").unwrap_err().to_string();
         assert!(endless.starts_with("the file is larger than 67.1 MB"), "{endless}");
     }

@@ -9,9 +9,11 @@
 //! The [`store`] is the truth; what a search looks at is read from it, and read again where another process changed it.
 
 pub mod chunk;
+pub mod condition;
 pub mod embed;
 pub mod exchange;
 pub mod files;
+pub mod html;
 mod ids;
 pub mod index;
 pub mod ingest;
@@ -32,6 +34,7 @@ pub use self::vectors::{Hit, Vectors};
 pub use self::view::Held;
 use self::view::View;
 use crate::error::{Error, Result};
+use crate::registry::closest::closest;
 
 /// Longest name, in bytes: every file system takes it.
 const MAX_NAME: usize = 100;
@@ -75,7 +78,10 @@ impl Memories {
             } else {
                 format!("there are: {}; taper memory add {name} FILE makes a new one", known.join(", "))
             };
-            return Err(Error::runtime(format!("there is no memory `{name}`")).in_file(&self.folder).help(help));
+            let meant = self.meant(name).map_or_else(String::new, |meant| format!("did you mean {meant}?\n  "));
+            return Err(Error::runtime(format!("there is no memory `{name}`"))
+                .in_file(&self.folder)
+                .help(meant + &help));
         }
         Store::open(&path, access)
     }
@@ -90,6 +96,11 @@ impl Memories {
         let mut names: Vec<String> = entries.filter_map(|entry| name(entry.ok()?.path())).collect();
         names.sort();
         names
+    }
+
+    /// The memory that was probably meant, where there is none of a name.
+    pub fn meant(&self, name: &str) -> Option<String> {
+        closest(self.list().iter().map(String::as_str), name).map(str::to_owned)
     }
 
     /// Removes a memory's file, and what there is beside it.

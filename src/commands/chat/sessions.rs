@@ -3,10 +3,11 @@
 use chrono::{DateTime, Local};
 
 use super::autosave::Autosave;
-use super::{Chat, counted, lasting};
+use super::{Chat, lasting};
 use crate::cli::{ChatArgs, Cli};
 use crate::error::{Error, Result};
 use crate::session::{Record, Saved, SessionFile, Sessions};
+use crate::terminal::count::counted;
 use crate::terminal::log;
 
 /// Lines of `/sessions`.

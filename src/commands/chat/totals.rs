@@ -1,7 +1,7 @@
 //! What a chat has cost so far: `/stats`.
 
-use super::counted;
 use crate::engine::Done;
+use crate::terminal::count::counted;
 
 /// Sums over the answers of this run of the program.
 #[derive(Debug, Default)]

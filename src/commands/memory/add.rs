@@ -1,5 +1,6 @@
 //! `taper memory add`.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 use std::ops::ControlFlow;
@@ -10,10 +11,13 @@ use crate::cli::AddArgs;
 use crate::error::{Error, Kind, Result};
 use crate::memory::Memory;
 use crate::memory::files::{self, Listed};
+use crate::memory::html;
 use crate::memory::ingest::{Added, named};
 use crate::memory::recall::visible;
 use crate::memory::store::Access;
+use crate::terminal::count::counted;
 use crate::terminal::interrupt::Caught;
+use crate::terminal::log;
 use crate::terminal::progress::Progress;
 use crate::terminal::render::Answer;
 
@@ -37,8 +41,13 @@ pub(super) fn run(args: &AddArgs, program: &Program) -> Result<()> {
     let caught = program.interrupt.catch();
     if let Some(bytes) = &piped {
         let text = files::text(bytes).map_err(|e| e.at("standard input"))?;
+        let (name, text) = if html::begins(text) {
+            (named("stdin", text) + ".html", Cow::Owned(html::text(text)))
+        } else {
+            (named("stdin", text), Cow::Borrowed(text))
+        };
         let progress = Progress::new(program.progress, &args.name, text.len() as u64);
-        sum.take(&add(&mut memory, &named("stdin", text), text, &progress, 0, &caught)?)?;
+        sum.take(&add(&mut memory, &name, &text, &progress, 0, &caught)?)?;
     }
     let total = lists.iter().flat_map(|(_, files)| files).map(|file| file.bytes).sum();
     let progress = Progress::new(program.progress, &args.name, total);
@@ -66,11 +75,10 @@ fn is_stdin(path: &Path) -> bool {
 }
 
 fn add_file(memory: &mut Memory, path: &Path, progress: &Progress, done: u64, caught: &Caught) -> Result<Added> {
-    let bytes = files::read(path)?;
-    let text = files::text(&bytes).map_err(|e| e.in_file(path))?;
+    let text = files::content(path)?;
     let full = std::path::absolute(path).map_err(|e| Error::io("find", path, e))?;
     let name = full.to_str().ok_or_else(|| Error::usage("the file's name is not UTF-8").in_file(path))?;
-    add(memory, name, text, progress, done, caught)
+    add(memory, name, &text, progress, done, caught)
 }
 
 fn add(
@@ -98,17 +106,16 @@ impl Sum {
             self.sources += 1;
         }
         if added.stopped {
-            crate::terminal::log::note(format_args!(
-                "stopped: {} records were added and are kept; the same command goes on from here",
-                self.records
-            ));
+            let records = counted(self.records, "new record");
+            log::note(format_args!("stopped: {records} kept; the same command goes on from here"));
             return Err(Error::interrupted());
         }
         Ok(())
     }
 
     fn print(&self, name: &str) -> Result<()> {
-        let mut line = format!("{name}: {} records added from {} sources", self.records, self.sources);
+        let (records, sources) = (counted(self.records, "record"), counted(self.sources, "source"));
+        let mut line = format!("{name}: {records} added from {sources}");
         if self.unchanged > 0 {
             _ = write!(line, ", {} unchanged", self.unchanged);
         }

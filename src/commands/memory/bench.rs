@@ -11,7 +11,10 @@ use crate::terminal::render::Answer;
 
 pub(super) fn run(args: &MemoryBenchArgs, memories: &Memories) -> Result<()> {
     let store = memories.open(&args.name, Access::Existing)?;
-    let model = store.model()?.ok_or_else(|| Error::usage(format!("the memory {} is empty", args.name)))?;
+    let Some(model) = store.model()?.filter(|_| store.count().is_ok_and(|count| count > 0)) else {
+        return Err(Error::usage(format!("the memory {} is empty: there is nothing to compare forms on", args.name))
+            .help(format!("taper memory add {} FILE adds to it", args.name)));
+    };
     let mut vectors = Held::new(model.dim);
     vectors.extend(&store, 0)?;
     let target_recall = args.target_recall.map_or_else(|| store.wanted().map(|wanted| wanted.recall), Ok)?;

@@ -1,13 +1,13 @@
-//! `taper memory list`, `show` and `stats`.
+//! `taper memory list` and `show`.
 
 use serde_json::json;
 
-use crate::cli::{MemoryListArgs, MemoryShowArgs, StatsArgs};
+use crate::cli::{MemoryListArgs, MemoryShowArgs};
 use crate::error::{Error, Result};
 use crate::memory::Memories;
 use crate::memory::store::Access;
+use crate::terminal::count::counted;
 use crate::terminal::log;
-use crate::terminal::progress::megabytes;
 use crate::terminal::render::Answer;
 
 pub(super) fn run(args: &MemoryListArgs, memories: &Memories) -> Result<()> {
@@ -26,7 +26,7 @@ pub(super) fn run(args: &MemoryListArgs, memories: &Memories) -> Result<()> {
             } else {
                 answer.line(&format!(
                     "{name}  {}",
-                    known.map_or("cannot be read".to_owned(), |n| format!("{n} records"))
+                    known.map_or("cannot be read".to_owned(), |n| counted(*n, "record"))
                 ))?;
             }
         }
@@ -48,7 +48,7 @@ pub(super) fn run(args: &MemoryListArgs, memories: &Memories) -> Result<()> {
                 n => format!(", {n} still to be added: add it again"),
             };
             let first = source.first.map_or(String::new(), |id| format!(" from id {id}"));
-            answer.push(&format!("{}  {} records{first}{missing}\n", source.name, source.records))?;
+            answer.push(&format!("{}  {}{first}{missing}\n", source.name, counted(source.records, "record")))?;
         }
     }
     Ok(())
@@ -77,44 +77,4 @@ pub(super) fn show(args: &MemoryShowArgs, memories: &Memories) -> Result<()> {
 
 pub(in crate::commands) fn no_record(id: i64) -> Error {
     Error::runtime(format!("the memory has no record {id}")).help("taper memory search and list print the numbers")
-}
-
-pub(super) fn stats(args: &StatsArgs, memories: &Memories) -> Result<()> {
-    let store = memories.open(&args.name, Access::Existing)?;
-    let (records, hash, model) = (store.count()?, store.content_hash()?, store.model()?);
-    let sources = store.sources()?;
-    let bytes = std::fs::metadata(store.path()).map_or(0, |found| found.len());
-    let (wanted, indexed) = (store.wanted()?, store.index()?.map(|note| note.count));
-    let missing: usize = sources.iter().map(|source| source.missing).sum();
-    let mut answer = Answer::new();
-    if args.json {
-        let line = json!({
-            "name": args.name,
-            "records": records,
-            "sources": sources.len(),
-            "missing": missing,
-            "content_hash": hash,
-            "model": model.as_ref().map(|model| &model.name),
-            "dim": model.as_ref().map(|model| model.dim),
-            "bytes": bytes,
-            "target_recall": wanted.recall,
-            "indexed": indexed,
-            "path": store.path().to_string_lossy(),
-        });
-        return answer.line(&line.to_string());
-    }
-    let model = model.map_or("none yet".to_owned(), |model| format!("{}, {} dimensions", model.name, model.dim));
-    let index = indexed
-        .map_or("none: all are compared".to_owned(), |n| format!("of {n} records, target recall {}", wanted.recall));
-    answer.line(&format!(
-        "records       {records}\nsources       {}\nembedder      {model}\nindex         {index}\nfile          {}, {}\n\
-         content_hash  {hash}",
-        sources.len(),
-        store.path().display(),
-        megabytes(bytes),
-    ))?;
-    if missing > 0 {
-        log::note(format_args!("{missing} records are still to be added: taper memory list says of which sources"));
-    }
-    Ok(())
 }

@@ -9,6 +9,8 @@ mod list;
 mod move_out;
 mod rm;
 mod search;
+mod space;
+mod stats;
 
 pub(super) use list::no_record;
 pub(super) use search::headline;
@@ -37,7 +39,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<()> {
         MemoryCommand::Export(args) => move_out::export(args, &memories()?),
         MemoryCommand::List(args) => list::run(args, &memories()?),
         MemoryCommand::Show(args) => list::show(args, &memories()?),
-        MemoryCommand::Stats(args) => list::stats(args, &memories()?),
+        MemoryCommand::Stats(args) => stats::run(args, &memories()?),
         MemoryCommand::Rm(args) => rm::run(args, &memories()?),
         MemoryCommand::Bench(args) => bench::run(args, &memories()?),
     }
@@ -68,15 +70,15 @@ impl Program {
 
     /// The memory of that name with its embedder, which is fetched if it is absent.
     fn open(&self, name: &str, access: Access) -> Result<Memory> {
-        let store = self.memories.open(name, access)?;
-        let model = store.model()?.map(|model| model.name);
-        let embedder = load(
-            self.embedder.name(model.as_deref()),
-            self.embedder.embedder_type,
-            self.embedder.offline,
-            self.progress,
-        )?;
-        Memory::new(store, Arc::new(embedder))
+        let embedder = self.embedder(name, access)?;
+        Memory::new(self.memories.open(name, access)?, embedder)
+    }
+
+    /// The embedder of a memory, or of one that is to be made.
+    fn embedder(&self, name: &str, access: Access) -> Result<Arc<Embedder>> {
+        let EmbedderArgs { embedder_type, offline, .. } = self.embedder;
+        let model = model(&self.memories, name, access)?;
+        load(self.embedder.name(model.as_deref()), embedder_type, offline, self.progress).map(Arc::new)
     }
 
     fn say(&self, line: impl std::fmt::Display) {
@@ -96,11 +98,25 @@ pub(super) fn load(name: &str, compute: Compute, offline: bool, progress: Mode) 
     Embedder::open_for(&registry::resolve(name, &dirs, &fetch)?, compute)
 }
 
-/// The memory that a chat names, made if there is none of that name; with its embedder.
+/// The name of a memory's embedder; `None` where it has none yet. A memory that is to be made is so only once there is an
+/// embedder for it.
+fn model(memories: &Memories, name: &str, access: Access) -> Result<Option<String>> {
+    if access == Access::Create && !memories.path(name)?.exists() {
+        return Ok(None);
+    }
+    Ok(memories.open(name, Access::Existing)?.model()?.map(|model| model.name))
+}
+
+/// The memory that a chat names, with its embedder. One that is not there is made, and told of: the name may be a slip.
 pub(super) fn open(name: &str, args: &RecallArgs, offline: bool, progress: Mode) -> Result<Memory> {
     let memories = Memories::new(Dirs::from_env(config::process_env).data()?);
-    let store = memories.open(name, Access::Create)?;
-    let model = store.model()?.map(|model| model.name);
+    let model = model(&memories, name, Access::Create)?;
     let embedder = load(args.embedder(model.as_deref()), args.embedder_type, offline, progress)?;
-    Memory::new(store, Arc::new(embedder))
+    let (is_new, meant) = (!memories.path(name)?.exists(), memories.meant(name));
+    let memory = Memory::new(memories.open(name, Access::Create)?, Arc::new(embedder))?;
+    if is_new {
+        let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+        progress.note(&format!("There was no memory {name}: an empty one is made{meant}"));
+    }
+    Ok(memory)
 }

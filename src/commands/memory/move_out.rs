@@ -8,7 +8,8 @@ use crate::cli::{ExportArgs, ImportArgs};
 use crate::error::{Error, Result};
 use crate::memory::store::Access;
 use crate::memory::tend::Build;
-use crate::memory::{Memories, exchange};
+use crate::memory::{Memories, Memory, exchange};
+use crate::terminal::count::counted;
 use crate::terminal::render::Answer;
 
 pub(super) fn export(args: &ExportArgs, memories: &Memories) -> Result<()> {
@@ -23,9 +24,10 @@ pub(super) fn import(args: &ImportArgs, program: &Program) -> Result<()> {
         let file = File::open(&args.file).map_err(|e| Error::io("read it", &args.file, e))?;
         Box::new(BufReader::new(file))
     };
-    let mut memory = program.open(&args.name, Access::Create)?;
-    let imported = memory.import(from).map_err(|e| e.in_file(&args.file))?;
-    Answer::new()
-        .line(&format!("{}: {} records added from {} sources", args.name, imported.records, imported.sources))?;
+    let embedder = program.embedder(&args.name, Access::Create)?;
+    let open = || Memory::new(program.memories.open(&args.name, Access::Create)?, embedder.clone());
+    let (mut memory, imported) = exchange::import(from, embedder.name(), open).map_err(|e| e.in_file(&args.file))?;
+    let (records, sources) = (counted(imported.records, "record"), counted(imported.sources, "source"));
+    Answer::new().line(&format!("{}: {records} added from {sources}", args.name))?;
     super::index::tend(&mut memory, Build::IfOutgrown, program)
 }

@@ -5,6 +5,7 @@ use crate::commands::input::agreed;
 use crate::error::{Error, Result};
 use crate::memory::Memories;
 use crate::memory::store::Access;
+use crate::terminal::count::counted;
 use crate::terminal::log;
 use crate::terminal::render::Answer;
 
@@ -12,7 +13,7 @@ pub(super) fn run(args: &MemoryRmArgs, memories: &Memories) -> Result<()> {
     let mut answer = Answer::new();
     if args.ids.is_empty() && args.source.is_none() {
         let count = memories.open(&args.name, Access::Existing).and_then(|store| store.count());
-        let holds = count.map_or("cannot be read".to_owned(), |n| format!("{n} records"));
+        let holds = count.map_or("cannot be read".to_owned(), |n| counted(n, "record"));
         if !memories.path(&args.name)?.exists() {
             memories.open(&args.name, Access::Existing)?; // says so
         }
@@ -38,6 +39,7 @@ pub(super) fn run(args: &MemoryRmArgs, memories: &Memories) -> Result<()> {
             .in_file(store.path())
             .help(format!("taper memory list {} prints them", args.name)));
     }
-    answer.line(&format!("removed {gone} records"))?;
+    answer.line(&format!("removed {}", counted(gone, "record")))?;
+    super::space::give_back(&mut store, log::note);
     super::index::removed(&mut store)
 }

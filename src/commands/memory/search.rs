@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::memory::Found;
 use crate::memory::recall::visible;
 use crate::memory::store::Access;
-use crate::memory::tend::Build;
 use crate::terminal::render::Answer;
 
 pub(super) fn run(args: &SearchArgs, program: &Program) -> Result<()> {
@@ -28,9 +27,8 @@ pub(super) fn run(args: &SearchArgs, program: &Program) -> Result<()> {
             answer.push(&format!("{}\n{}\n", headline(rank, found), indented(&found.record.text)))?;
         }
     }
-    if memory.lacks_index() && memory.store().is_writable() {
-        program.say("the index file is not this memory's, or gone: all vectors were compared");
-        return super::index::tend(&mut memory, Build::Always, program);
+    if memory.lacks_index() {
+        super::index::lost(&mut memory, &args.name, program);
     }
     Ok(())
 }

@@ -46,6 +46,11 @@ impl Default for Target {
     }
 }
 
+/// Whether so many vectors are all to be compared, or are compared as fast: [`build`] makes no more than an exact scan then.
+pub fn needs_none(dim: usize, count: usize, target: &Target) -> bool {
+    target.recall >= 1.0 || dim * count <= EXACT || plan(dim, count, target.memory).is_none()
+}
+
 /// Builds the fastest index that reaches the target on this machine; where none does, the one with the best recall.
 ///
 /// # Errors
@@ -55,10 +60,9 @@ pub fn build(vectors: &dyn Vectors, target: &Target) -> Result<Index> {
     let (dim, count) = (vectors.dim(), vectors.len());
     let none = Effort { reach: 0, rerank: 0 };
     let exact = Index { dim, count, ids: super::ids(vectors), scans, layout: None, effort: none, recall: 1.0 };
-    if target.recall >= 1.0 || dim * count <= EXACT {
+    let Some(plan) = plan(dim, count, target.memory).filter(|_| !needs_none(dim, count, target)) else {
         return Ok(exact);
-    }
-    let Some(plan) = plan(dim, count, target.memory) else { return Ok(exact) };
+    };
     faiss::set_threads(target.threads);
     let layout = Layout::build(vectors, plan, scans, target.threads)?;
     let questions = Questions::new(vectors, target)?;

@@ -18,7 +18,7 @@ use crate::memory::Hit;
 pub(super) const DEGREE: usize = 32;
 /// Pivots that a walk begins at.
 const ENTRIES: usize = 8;
-/// As many pivots at least: to compare with them takes a few microseconds.
+/// As many pivots at least. A graph of no more than these is all compared.
 const PIVOTS: usize = 256;
 /// In place of an edge, behind the last of a vector.
 const NONE: u32 = u32::MAX;

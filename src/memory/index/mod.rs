@@ -138,11 +138,6 @@ impl Index {
         &self.ids
     }
 
-    /// Whether every search reads all vectors: such an index knows nothing that is worth a file.
-    pub fn is_exact(&self) -> bool {
-        self.layout.is_none()
-    }
-
     /// Takes the vectors of rows, which ascend, out of it: what is left of them says nothing of what they were.
     pub fn forget(&mut self, rows: &[u32]) {
         if let Some(layout) = &mut self.layout {
@@ -164,9 +159,17 @@ impl Index {
         self.layout.as_ref().map_or(0, Layout::memory)
     }
 
-    /// What was built, in a line.
+    /// What was built, in a line, and of how many vectors.
     pub fn describe(&self) -> String {
-        let Some(layout) = &self.layout else { return format!("exact scan of {} vectors", self.count) };
+        if self.layout.is_none() {
+            return format!("exact scan of {} vectors", self.count);
+        }
+        format!("{} vectors: {}", self.count, self.form())
+    }
+
+    /// What was built, in a line.
+    pub fn form(&self) -> String {
+        let Some(layout) = &self.layout else { return "exact scan".to_owned() };
         let Effort { reach, rerank } = self.effort;
         let form = match &layout.form {
             Form::Int8(_) => "all scanned as int8".to_owned(),
@@ -177,10 +180,7 @@ impl Index {
             }
         };
         let megabytes = self.memory() as f64 / 1e6;
-        format!(
-            "{} vectors: {form}, the best {rerank} exactly; recall@10 {:.3}, {megabytes:.1} MB",
-            self.count, self.recall
-        )
+        format!("{form}, the best {rerank} exactly; recall@10 {:.3}, {megabytes:.1} MB", self.recall)
     }
 }
 

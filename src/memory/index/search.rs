@@ -7,10 +7,11 @@ use crate::backend::cpu::scans::{BLOCK, Scans};
 use crate::error::Result;
 use crate::memory::{Hit, Vectors};
 
-/// Vectors that are scanned between looks at the threshold; their scores stay in the first-level cache.
+/// Vectors that are scanned between looks at the threshold; their scores fit in the first-level cache.
 const STRIDE: usize = 512;
 
-/// A walk that keeps more than this part of a graph in sight takes longer than to look at all of it.
+/// A walk that keeps more than this part of a graph in sight would see most of it, one vector at a time and in no order: all are
+/// scanned instead.
 const PART: usize = 64;
 
 /// How hard to look.

@@ -6,7 +6,7 @@ use crate::memory::Hit;
 #[derive(Debug)]
 pub(super) struct Shortlist {
     size: usize,
-    /// Up to twice as many as are kept: sorting out half of them now and then costs less than a heap.
+    /// Up to twice as many as are kept; then half of them are sorted out.
     hits: Vec<Hit>,
     threshold: f32,
 }

@@ -42,6 +42,21 @@ pub(in crate::memory) fn made(count: usize, dim: usize, around: usize, seed: u64
     Made { dim, numbers }
 }
 
+/// Unit vectors in groups of four that are all but equal.
+pub(in crate::memory) fn near_copies(count: usize, dim: usize) -> Made {
+    let (originals, noise) = (made(count.div_ceil(4), dim, count, 6), made(count, dim, count, 7));
+    let moved = noise.numbers.chunks(dim).enumerate().flat_map(|(i, noise)| {
+        let original = &originals.numbers[i / 4 * dim..][..dim];
+        unit(original.iter().zip(noise).map(|(x, noise)| x + 0.3 * noise).collect())
+    });
+    Made { dim, numbers: moved.collect() }
+}
+
+fn unit(vector: Vec<f32>) -> Vec<f32> {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    vector.into_iter().map(|x| x / length).collect()
+}
+
 /// The share of the exact ten best that an index finds for vectors near rows, and whether scores are exact and in
 /// order.
 fn recall(index: &Index, vectors: &Made) -> f32 {
@@ -125,6 +140,25 @@ fn the_choice_reaches_its_target_and_says_what_it_is() {
         build(&large, &Target { recall: 1.0, ..Target::default() }).unwrap().describe(),
         "exact scan of 12000 vectors"
     );
+}
+
+#[test]
+fn an_index_chosen_on_near_copies_finds_what_lies_between_them() {
+    let (count, dim) = (12_000, 48);
+    let vectors = near_copies(count, dim);
+    let index = build(&vectors, &Target::default()).unwrap();
+    assert!(index.describe().starts_with("12000 vectors: a graph of int8, "), "{}", index.describe());
+    let mut found = 0;
+    // Others than those that it was measured on: that took rows at equal distances.
+    for i in 0..300 {
+        let row = |row: usize| &vectors.numbers[row * dim..][..dim];
+        let (a, b) = (row(i * 39 + 1), row(count - 1 - i * 37));
+        let query = unit(a.iter().zip(b).map(|(a, b)| a + b).collect());
+        let truth = exact(&vectors, &query, 10).unwrap();
+        let hits = index.search(&vectors, &query, 10).unwrap();
+        found += truth.iter().filter(|hit| hits.contains(hit)).count();
+    }
+    assert!(found >= 2940, "{found} of 3000: {}", index.describe());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod failed;
 mod read;
 mod schema;
 mod search;
+mod space;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -249,10 +250,16 @@ impl Store {
         done.map_err(|e| self.failed.to("write", e))
     }
 
+    fn read_only(&self) -> Error {
+        Error::runtime("the memory may not be written")
+            .in_file(&self.failed.path)
+            .help("see to the file's permissions, and its folder's")
+    }
+
     /// A change that no other process interrupts.
     fn change(&mut self) -> Result<Transaction<'_>> {
         if !self.writable {
-            return Err(Error::runtime("the memory may not be written").in_file(&self.failed.path));
+            return Err(self.read_only());
         }
         self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| self.failed.to("write", e))
     }

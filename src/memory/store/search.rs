@@ -1,5 +1,6 @@
 //! What a memory knows of its index: what it is to reach, and which file it is.
 
+use std::io::ErrorKind::{IsADirectory, NotFound};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{OptionalExtension, params};
@@ -88,7 +89,8 @@ impl Store {
         let noted = change.execute("UPDATE search SET sha256 = NULL", []);
         noted.and_then(|_| change.commit()).map_err(|e| self.failed.to("write", e))?;
         match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove the index", &path, e)),
+            // A folder of that name is not ours.
+            Err(e) if !matches!(e.kind(), NotFound | IsADirectory) => Err(Error::io("remove the index", &path, e)),
             _ => Ok(()),
         }
     }

@@ -43,8 +43,8 @@ impl Default for Options {
 pub fn bench(vectors: &(dyn Vectors + Sync), options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     let used = vectors.len().min(options.most);
     if used < LEAST {
-        return Err(Error::usage(format!("a memory of {used} records is too small to compare tiers on"))
-            .help(format!("add at least {LEAST}")));
+        return Err(Error::usage(format!("{used} records are too few to compare forms on: {LEAST} are the least"))
+            .help("add more, or let more take part: --records"));
     }
     let stride = used / HELD_OUT.min(used / 4);
     let rest = Rest { vectors, used, stride };

@@ -103,6 +103,6 @@ mod tests {
     #[test]
     fn too_few_records_are_refused() {
         let error = bench(&made(900, 48, 3, 1), &Options::default(), &mut |_| ()).unwrap_err().to_string();
-        assert!(error.contains("900 records is too small") && error.contains("at least 1000"), "{error}");
+        assert!(error.contains("900 records are too few") && error.contains("1000 are the least"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backend::cpu::Isa;
-use crate::memory::index::tests::made;
+use crate::memory::index::tests::{made, near_copies};
 
 const DIM: usize = 72;
 
@@ -92,20 +92,9 @@ fn recall_of_rest(graph: &Graph, int8: &Int8, gone: &[u32]) -> f64 {
     rows.iter().filter(found).count() as f64 / rows.len() as f64
 }
 
-/// Vectors in groups of four that are all but equal.
-fn near_copies(count: usize) -> Vec<f32> {
-    let (originals, noise) = (made(count.div_ceil(4), DIM, count, 6), made(count, DIM, count, 7));
-    let vectors = noise.numbers.chunks(DIM).enumerate();
-    let moved = vectors.flat_map(|(i, noise)| {
-        let original = &originals.numbers[i / 4 * DIM..][..DIM];
-        original.iter().zip(noise).map(|(x, noise)| x + 0.3 * noise).collect::<Vec<f32>>()
-    });
-    moved.collect()
-}
-
 #[test]
 fn every_vector_is_found_by_itself() {
-    let int8 = bytes(&near_copies(6000));
+    let int8 = bytes(&near_copies(6000, DIM).numbers);
     let graph = Graph::build(&int8, scans(), 2);
     let found = |row: &u32| graph.search(&int8, scans(), &int8.query(*row), 64).iter().any(|hit| hit.row == *row);
     let lost: Vec<u32> = (0..6000).filter(|row| !found(row)).collect();
@@ -114,7 +103,7 @@ fn every_vector_is_found_by_itself() {
 
 #[test]
 fn what_lies_between_vectors_finds_its_nearest_too() {
-    let numbers = near_copies(6000);
+    let numbers = near_copies(6000, DIM).numbers;
     let int8 = bytes(&numbers);
     let graph = Graph::build(&int8, scans(), 2);
     let mut found = 0;
