@@ -60,7 +60,9 @@ fn attention_over_8_bits_is_exact_for_heads_of_every_size() {
 fn page_of(config: &Config, seed: u64, factor: impl Fn(usize) -> f32) -> Vec<f32> {
     let mut numbers = Random(seed).values(2 * PAGE * config.kv_dim());
     for (token, value) in numbers[PAGE * config.kv_dim()..].chunks_exact_mut(config.kv_dim()).enumerate() {
-        value.iter_mut().for_each(|x| *x *= factor(token));
+        for x in value {
+            *x *= factor(token);
+        }
     }
     numbers
 }

@@ -55,6 +55,11 @@ fn scale(numbers: &[f32]) -> f32 {
     if scale < f32::MIN_POSITIVE { 0.0 } else { scale }
 }
 
+/// The nearest code, halves to even. What is no number gets one too, the same everywhere.
+fn code(x: f32) -> i8 {
+    if x.is_nan() { -LARGEST as i8 } else { x.clamp(-LARGEST, LARGEST).round_ties_even() as i8 }
+}
+
 /// A token's numbers of a head: where they begin among [`PageOp`]'s, and in which block they are.
 struct Line {
     here: usize,
@@ -172,9 +177,7 @@ impl Cuda {
             KvType::Q8_0 => {
                 let scale = scale(from);
                 let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-                // What is no number gets a code too, the kernel's.
-                let code = |x: &f32| (x * inverse).max(-LARGEST).min(LARGEST).round_ties_even() as i8;
-                stored[at..].iter_mut().zip(from).for_each(|(to, x)| *to = code(x) as u8);
+                stored[at..].iter_mut().zip(from).for_each(|(to, x)| *to = code(x * inverse) as u8);
                 stored[scale_at..][..SCALE].copy_from_slice(&scale.to_le_bytes());
             }
         }
