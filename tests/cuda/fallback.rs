@@ -46,7 +46,8 @@ fn check(what: &str, advice: &str, prepare: impl Fn(&mut Command)) {
     };
     let model = common::smollm2();
     let answer = ["-m", model.to_str().unwrap(), "-p", "Hi", "-n", "1", "-c", "64", "--raw"];
-    let (code, error) = failed(&mut run(&[&answer[..], &["--device", "cuda"]].concat()));
+    // However it is to keep keys and values.
+    let (code, error) = failed(&mut run(&[&answer[..], &["--device", "cuda", "--kv-type", "q8_0"]].concat()));
     assert_eq!(code, 1, "{error}");
     assert!(error.starts_with(&format!("error: --device cuda cannot be had: {what}\n")), "{error}");
     assert!(error.contains(advice) && error.contains("leave --device out to compute on the CPU"), "{error}");
