@@ -44,7 +44,7 @@ DEVICE void begin_strip(uint8_t* to, const Matrix& m, uint32_t at, uint32_t coun
 // a warp has room for: phases.rs has the same.
 template <class W>
 constexpr int TOGETHER = W::FLOAT ? 1 : 2;
-constexpr int lots_of(int rows) { return rows == 1 ? 3 : 2; }
+constexpr int lots_of(int) { return 3; }
 
 // A warp's tiles: R rows each, which `Source` finds: `matrix(tile, r)` and `row(tile, r)`. Tiles of all warps of the grid take turns.
 template <class W, int R, class Source>

@@ -86,6 +86,7 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
         let rates = measure(taper.engine(), test, usize::from(cli.bench.repetitions))?;
         rows.extend(Spread::of(&rates).map(|rate| Row { test, rate }));
     }
+    let bandwidth = taper.choice().is_on_host().then_some(bandwidth);
     Report { taper: &taper, threads: session.threads, bandwidth, hash, divergence }.print(cli.bench.output, &rows)
 }
 

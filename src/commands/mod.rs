@@ -95,7 +95,8 @@ impl Session {
 
     /// The line after an answer; with the share of the memory's bandwidth if that was ever measured here.
     fn answer_line(&self, taper: &Taper, done: &Done) -> String {
-        let bandwidth = bandwidth::known(&Dirs::from_env(config::process_env), self.threads);
+        let known = || bandwidth::known(&Dirs::from_env(config::process_env), self.threads);
+        let bandwidth = if taper.choice().is_on_host() { known() } else { None };
         stats::answer_line(done, taper.traffic(), bandwidth)
     }
 

@@ -210,6 +210,14 @@ impl Nvidia {
         Ok(gpu)
     }
 
+    /// Bytes that nobody has taken.
+    ///
+    /// # Errors
+    /// When the driver does not say.
+    pub fn free_memory(&self) -> Result<u64> {
+        result::mem_get_info().map(|(free, _)| free as u64).map_err(|e| failed("tell its free memory", e))
+    }
+
     /// A kernel, by its name in the sources.
     fn function(&mut self, name: &str) -> Result<sys::CUfunction> {
         if let Some(function) = self.functions.get(name) {

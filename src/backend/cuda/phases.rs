@@ -74,7 +74,7 @@ impl Few<'_> {
     /// Shared memory of a block with so many warps that have tiles: `stage.cuh`, and `Stream` of `stream.cuh`.
     fn shared(&self, at_once: usize, warps: usize) -> usize {
         let strip = matrix_bytes(self.format, 1, STRIP).next_multiple_of(16);
-        let lots = if self.tile == 1 { 3 } else { 2 };
+        let lots = 3;
         let staged = if at_once == 1 { staged_bytes(self.format, self.k, self.is_normed) } else { 0 };
         staged + warps * lots * together(self.format) * self.tile * strip
     }

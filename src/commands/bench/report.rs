@@ -22,8 +22,8 @@ pub(super) struct Row {
 pub(super) struct Report<'a> {
     pub(super) taper: &'a Taper,
     pub(super) threads: usize,
-    /// The memory's, in bytes a second.
-    pub(super) bandwidth: f64,
+    /// The memory's, in bytes a second; `None` where the model is in a GPU's, which was not measured.
+    pub(super) bandwidth: Option<f64>,
     pub(super) hash: String,
     pub(super) divergence: Option<Divergence>,
 }
@@ -41,12 +41,11 @@ impl Report<'_> {
                 .try_for_each(|line| answer.line(line)),
             Format::Md => {
                 self.table(rows).iter().try_for_each(|line| answer.line(line))?;
-                answer.line(&format!(
-                    "\nMemory bandwidth with {} threads: {:.1} GB/s. Output hash: {}",
-                    self.threads,
-                    self.bandwidth / 1e9,
-                    self.hash
-                ))?;
+                let threads = self.threads;
+                let memory = self.bandwidth.map_or_else(String::new, |rate| {
+                    format!("Memory bandwidth with {threads} threads: {:.1} GB/s. ", rate / 1e9)
+                });
+                answer.line(&format!("\n{memory}Output hash: {}", self.hash))?;
                 self.divergence.iter().try_for_each(|divergence| answer.line(&divergence.line()))
             }
         }
@@ -63,6 +62,11 @@ impl Report<'_> {
         bytes as f64 / tokens as f64 * row.rate.mean
     }
 
+    /// The same as a share of what the memory gives.
+    fn share(&self, row: &Row) -> Option<f64> {
+        self.bandwidth.map(|bandwidth| self.read(row) / bandwidth)
+    }
+
     fn json(&self, row: &Row) -> Value {
         let mut json = json!({
             "model": self.taper.name(),
@@ -75,7 +79,7 @@ impl Report<'_> {
             "test": row.test.name(),
             "tokens_per_second": {"mean": row.rate.mean, "stddev": row.rate.stddev, "median": row.rate.median},
             "gigabytes_per_second": self.read(row) / 1e9,
-            "bandwidth_fraction": self.read(row) / self.bandwidth,
+            "bandwidth_fraction": self.share(row),
             "output_hash": self.hash,
         });
         if let Some(divergence) = &self.divergence {
@@ -91,7 +95,7 @@ impl Report<'_> {
         ];
         lines.extend(rows.iter().map(|row| {
             format!(
-                "| {} | {} | {:.1} M | {} | {} | {} | {} | {:.2} ± {:.2} | {:.1} | {:.1} % |",
+                "| {} | {} | {:.1} M | {} | {} | {} | {} | {:.2} ± {:.2} | {:.1} | {} |",
                 self.taper.name(),
                 human_bytes(self.taper.size().bytes),
                 self.taper.size().parameters as f64 / 1e6,
@@ -102,7 +106,7 @@ impl Report<'_> {
                 row.rate.mean,
                 row.rate.stddev,
                 self.read(row) / 1e9,
-                100.0 * self.read(row) / self.bandwidth,
+                self.share(row).map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", 100.0 * share)),
             )
         }));
         lines
