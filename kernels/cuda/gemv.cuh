@@ -13,9 +13,9 @@
 // Warps of a block, at most: with one row of activations, and with more, which take more registers. As many bytes as 24 to 32 warps have
 // under way of codes, 16 have of weights in floating point. `Few::most_warps` of phases.rs.
 template <class W>
-constexpr int most_warps(int m) { return m > 1 ? 8 : W::FLOAT ? 16 : 24; }
+constexpr int most_warps(int m) { return m > 1 && W::FLOAT ? 8 : m > 1 || W::FLOAT ? 16 : 24; }
 template <class W>
-constexpr int most_adding_warps(int m) { return m > 1 ? 8 : W::FLOAT ? 16 : 32; }
+constexpr int most_adding_warps(int m) { return m > 1 || W::FLOAT ? most_warps<W>(m) : 32; }
 
 // A tile is R neighbouring rows.
 template <int R>

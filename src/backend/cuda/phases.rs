@@ -56,7 +56,11 @@ impl Few<'_> {
         match self.rows {
             1 if stages(self.format, 1, self.k, self.is_normed, room) => 1,
             1..=4 => 4,
-            _ if self.format.is_float() => 4,
+            _ if self.format.is_float()
+                || copied_bytes(self.format, self.k, 16) + MOST_OF_A_WARP + OWN_SHARED > room =>
+            {
+                4
+            }
             _ => 16,
         }
     }
@@ -67,34 +71,43 @@ impl Few<'_> {
             (1, _) if self.format.is_float() => 16,
             (1, "add_linear") => 32,
             (1, _) => 24,
-            _ => WARPS,
+            _ if self.format.is_float() => WARPS,
+            _ => 16,
         }
     }
 
     /// Shared memory of a block with so many warps that have tiles: `stage.cuh`, and `Stream` of `stream.cuh`.
     fn shared(&self, at_once: usize, warps: usize) -> usize {
         let strip = matrix_bytes(self.format, 1, STRIP).next_multiple_of(16);
-        let lots = 3;
-        let staged = if at_once == 1 { staged_bytes(self.format, self.k, self.is_normed) } else { 0 };
-        staged + warps * lots * together(self.format) * self.tile * strip
+        let lots = if self.tile == 1 || matrix_bytes(self.format, 1, GROUP * 8) >= GROUP * 8 { 3 } else { 2 };
+        let rows = match at_once {
+            1 => staged_bytes(self.format, self.k, self.is_normed),
+            rows => copied_bytes(self.format, self.k, rows),
+        };
+        rows + warps * lots * together(self.format) * self.tile * strip
     }
 
     /// Blocks, warps of each, and the shared memory that they take. One block a multiprocessor, of as few warps as it takes to have all
-    /// tiles in as few turns as there can be, and of as many as it takes to quantize four numbers each; with several rows of activations,
-    /// which take more registers, blocks of 8 warps for one turn.
+    /// tiles in as few turns as there can be, and of as many as it takes to quantize four numbers each; with several rows in floating
+    /// point, blocks of 8 warps for one turn.
     fn cut(&self, gpu: &dyn Gpu) -> [usize; 3] {
         let at_once = self.at_once(gpu.shared_memory());
         let fits = |warps: &usize| self.shared(at_once, *warps) <= gpu.shared_memory() - OWN_SHARED;
         let most = (1..=self.most_warps(at_once)).rev().find(fits).unwrap_or(1);
-        if at_once > 1 {
+        if at_once > 1 && self.format.is_float() {
             return [self.tiles.div_ceil(most), most, self.shared(at_once, most)];
         }
         let turns = self.tiles.div_ceil(gpu.multiprocessors() * most);
         let warps = self.tiles.div_ceil(gpu.multiprocessors() * turns);
         let blocks = self.tiles.div_ceil(turns * warps);
         let warps = warps.max(most.min(QUANTIZING_WARPS).min(self.k.div_ceil(4 * 32)));
-        [blocks, warps, self.shared(1, warps.min(self.tiles.div_ceil(blocks)))]
+        [blocks, warps, self.shared(at_once, warps.min(self.tiles.div_ceil(blocks)))]
     }
+}
+
+/// Shared memory of so many rows that a block copies: `CopiedRows` of `stream.cuh`.
+fn copied_bytes(format: Format, k: usize, rows: usize) -> usize {
+    if format.is_float() { 0 } else { rows * (k / GROUP) * 48 }
 }
 
 /// Warps of a block that are there to quantize alone, at most: their registers keep the next kernel's blocks out.
@@ -104,7 +117,7 @@ const STRIP: usize = 32 * GROUP;
 /// Bytes that a warp's weights take at most: two rows of two strips in f32.
 const MOST_OF_A_WARP: usize = 2 * 2 * STRIP * 4;
 /// Shared memory that kernels over matrices have beside what a launch gives them, at most.
-const OWN_SHARED: usize = 4096;
+const OWN_SHARED: usize = 5120;
 
 /// Strips of a row that are computed together: `TOGETHER` of `stream.cuh`.
 fn together(format: Format) -> usize {
