@@ -8,7 +8,6 @@
 #![expect(clippy::print_stdout, reason = "the table is this program's output")]
 
 #[path = "../../tests/common/gguf_builder.rs"]
-#[allow(dead_code, reason = "as above")]
 mod gguf_builder;
 #[path = "../../tests/common/made.rs"]
 mod made;
@@ -17,7 +16,7 @@ mod parity;
 mod race;
 mod speed;
 #[path = "../../tests/common/tiny.rs"]
-#[allow(dead_code, reason = "of what tests share, this takes the random numbers")]
+#[allow(dead_code, clippy::unwrap_used, reason = "of what tests share, this takes the random numbers")]
 mod tiny;
 
 use std::process::ExitCode;

@@ -59,8 +59,11 @@ fn hash(taper: &mut Taper) -> Result<String> {
         // All but the last, which steps behind the end may have written.
         for number in 0..(40 + TOKENS) / taper::backend::PAGE {
             engine.backend().pages(PageOp::Read { page: number as u32, into: &mut page })?;
-            page.iter().for_each(|x| hash.update(x.to_le_bytes()));
+            for x in &page {
+                hash.update(x.to_le_bytes());
+            }
         }
     }
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    let first = hash.finalize().iter().take(8).fold(0u64, |n, byte| n << 8 | u64::from(*byte));
+    Ok(format!("{first:016x}"))
 }

@@ -30,14 +30,12 @@ const MODELS: [&str; 9] = [
 const SEQUENCES: [usize; 6] = [1, 2, 4, 8, 16, 32];
 
 pub fn check(tell: &mut dyn FnMut(Finding)) -> Result<()> {
-    let mut say = |what: String, rates: &[f64]| {
-        let found = Spread::of(rates).map_or_else(String::new, |rate| format!("{:.0} t/s", rate.median));
-        tell(Finding { what, found, bound: String::new(), is_right: true });
-    };
+    let mut note = |what: String, found: String| tell(Finding { what, found, bound: String::new(), is_right: true });
+    let median = |rates: &[f64]| Spread::of(rates).map_or_else(String::new, |rate| format!("{:.0} t/s", rate.median));
     for model in MODELS {
         let start = Instant::now();
         let mut taper = load(model, DEPTH + ANSWER + 64, 1, chunk())?;
-        say(format!("{model}, loads a second"), &[1.0 / start.elapsed().as_secs_f64()]);
+        note(format!("{model}, made and loaded"), format!("{:.2} s", start.elapsed().as_secs_f64()));
         for (name, depth, prompt, answer) in [
             (format!("pp{PROMPT}"), 0, PROMPT, 1),
             (format!("tg{ANSWER}"), 0, 1, ANSWER),
@@ -45,13 +43,13 @@ pub fn check(tell: &mut dyn FnMut(Finding)) -> Result<()> {
         ] {
             let rates = (0..=REPETITIONS).map(|i| once(&mut taper, depth, prompt, answer, i as u32));
             let rates = rates.collect::<Result<Vec<f64>>>()?;
-            say(format!("{model}, {name}"), &rates[1..]);
+            note(format!("{model}, {name}"), median(&rates[1..]));
         }
     }
     let mut taper = load("synth:tinyllama-1.1b", 512, 32, chunk())?;
     for sequences in SEQUENCES {
         let rates = (0..=REPETITIONS).map(|_| several(taper.engine(), sequences)).collect::<Result<Vec<f64>>>()?;
-        say(format!("synth:tinyllama-1.1b, tg{ANSWER} of {sequences} sequences together"), &rates[1..]);
+        note(format!("synth:tinyllama-1.1b, tg{ANSWER} of {sequences} sequences together"), median(&rates[1..]));
     }
     Ok(())
 }

@@ -62,6 +62,8 @@ pub struct Compute {
     pub no_graph: bool,
     /// On a GPU, let no kernel begin before the one in front has ended.
     pub no_pdl: bool,
+    /// On a GPU, steps of few rows alone, among which an answer depends neither on the others nor on how its prompt was cut.
+    pub deterministic: bool,
 }
 
 impl Compute {
@@ -164,9 +166,15 @@ impl Choice {
             flash_attention: compute.flash_attention.unwrap_or(true),
         };
         let kind = Kind::Cuda { options, overlap: !compute.no_pdl, gpu };
+        Ok(Self { kind, chunk: Self::cuda_chunk(compute) })
+    }
+
+    /// Rows of a step on a GPU.
+    fn cuda_chunk(compute: &Compute) -> usize {
         // As many as give each processor of a large GPU a tile of a narrow matrix.
-        let chunk = if compute.goal == Goal::Memory { FEW_ROWS } else { 512 };
-        Ok(Self { kind, chunk: compute.chunk.unwrap_or(chunk) })
+        let usual = if compute.goal == Goal::Memory { FEW_ROWS } else { 512 };
+        let chunk = compute.chunk.unwrap_or(usual);
+        if compute.deterministic { chunk.min(cuda::FEW) } else { chunk }
     }
 
     fn reference(compute: &Compute, why: String) -> Self {
@@ -256,5 +264,17 @@ impl Choice {
             }
             Kind::Reference { .. } => Box::new(Candle::load(config, weights, plan)?),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_to_be_deterministic_takes_steps_of_few_rows() {
+        let rows = |chunk, deterministic| Choice::cuda_chunk(&Compute { chunk, deterministic, ..Compute::default() });
+        assert_eq!([rows(None, false), rows(Some(100), false)], [512, 100]);
+        assert_eq!([rows(None, true), rows(Some(100), true), rows(Some(5), true)], [16, 16, 5]);
     }
 }

@@ -27,7 +27,7 @@ pub struct ComputeArgs {
     pub gpu: GpuArgs,
 }
 
-/// What a GPU does without, to isolate a fault.
+/// What a GPU does without: to isolate a fault, or for the same bits whatever goes on beside.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Speed and memory")]
 pub struct GpuArgs {
@@ -37,6 +37,10 @@ pub struct GpuArgs {
     /// On a GPU, let no kernel begin before the one in front has ended, to isolate a fault
     #[arg(long, hide_short_help = true, hide_env_values = true, env = "TAPER_NO_PDL", value_parser = FalseyValueParser::new())]
     pub no_pdl: bool,
+    /// On a GPU, the same bits however a prompt is cut and whatever is computed beside it: steps of at most 16 tokens, which read
+    /// prompts more slowly; processors always give the same
+    #[arg(long, hide_short_help = true, hide_env_values = true, env = "TAPER_DETERMINISTIC", value_parser = FalseyValueParser::new())]
+    pub deterministic: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,6 +72,7 @@ impl ComputeArgs {
             goal,
             no_graph: self.gpu.no_graph,
             no_pdl: self.gpu.no_pdl,
+            deterministic: self.gpu.deterministic,
             ..Compute::default()
         })
     }

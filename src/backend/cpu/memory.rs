@@ -51,6 +51,7 @@ impl Region {
 }
 
 /// An empty vector with room for `count`, in huge pages where the system has them: for what is read here and there.
+#[cfg(feature = "memory")]
 pub fn reserved<T>(count: usize) -> Vec<T> {
     let room: Vec<T> = Vec::with_capacity(count);
     #[cfg(target_os = "linux")]

@@ -61,7 +61,7 @@ impl Pinned {
     }
 
     /// All of it, to be written.
-    pub fn as_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the memory is this long, and whoever writes it has waited for what reads it.
         unsafe { std::slice::from_raw_parts_mut(self.host, self.len) }
     }
@@ -70,6 +70,7 @@ impl Pinned {
     ///
     /// # Panics
     /// When there are not so many words.
+    #[expect(clippy::cast_ptr_alignment, reason = "the memory is aligned for numbers, as `new` asks")]
     pub fn word(&self, at: usize) -> u32 {
         assert!(4 * (at + 1) <= self.len, "word {at} of {} bytes", self.len);
         // SAFETY: inside what there is, aligned as numbers are, and read as a whole.

@@ -94,7 +94,7 @@ impl<'a> Loader<'a> {
                 .map(|first| Packed { first, rows: each.min(stored.len() - first) })
                 .collect();
             let half = &mut self.halves[self.half];
-            let jobs = shares.iter().zip(half.as_mut().chunks_exact_mut(self.share));
+            let jobs = shares.iter().zip(half.bytes_mut().chunks_exact_mut(self.share));
             pack_all(stored, format, k, jobs)?;
             // The other half has arrived by then, and may be written again.
             self.gpu.wait().map_err(Failed::Gpu)?;

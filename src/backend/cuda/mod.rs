@@ -28,7 +28,8 @@ pub use model::refusal;
 
 use self::args::bytes_of;
 use self::flights::{Flights, Outbox};
-use self::memory::{Arena, Buffers, FEW, head_rows};
+pub use self::memory::FEW;
+use self::memory::{Arena, Buffers, head_rows};
 use self::model::Model;
 use self::prefill::Tiles;
 use self::replay::Replays;
