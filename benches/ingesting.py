@@ -87,8 +87,10 @@ def main():
         text.write_text("\n\n".join(lines), encoding="utf-8")
         with_it, without = [], []
         for number in range(args.rounds):
-            without += speeds(args, Path(folder) / f"a{number}", None)
-            with_it += speeds(args, Path(folder) / f"b{number}", text)
+            # In turn, so that neither side is always the second on a machine that changes speed.
+            for adds in (False, True) if number % 2 == 0 else (True, False):
+                found = speeds(args, Path(folder) / f"{number}{adds}", text if adds else None)
+                (with_it if adds else without).extend(found)
         ratio = statistics.median(with_it) / statistics.median(without)
         print(f"{statistics.median(without):.1f} tokens/s, while adding {statistics.median(with_it):.1f}: {ratio:.2f}")
 

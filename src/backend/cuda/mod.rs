@@ -7,9 +7,12 @@
 //! same backend and the same kernels on the host.
 
 mod args;
+mod attention;
 mod draws;
+mod few;
 mod flights;
 mod gpu;
+mod head;
 mod images;
 pub mod layout;
 mod load;

@@ -2,127 +2,16 @@
 
 use super::Cuda;
 use super::args::{
-    Activations, Attend, Begin, Choose, Decode, Finish, Gated, Input, Linear, Logits, NONE, Part, Plain, Qkv, Quantize,
-    Row, bytes_of, bytes_of_mut,
+    Activations, Attend, Begin, Gated, Input, Linear, NONE, Part, Plain, Qkv, Quantize, Row, bytes_of, bytes_of_mut,
 };
-use super::draws;
-use super::flights::NO_TOKEN;
-use super::gpu::{Address, Gpu, Launch, THREADS};
-use super::layout::matrix_bytes;
-use super::memory::{CHUNK, Places, SPAN, chunks, head_rows};
+use super::few::{Few, STRIP, coded_bytes, stages};
+use super::gpu::{Address, Launch, THREADS};
+use super::memory::{CHUNK, Places, SPAN};
 use super::model::Matrix;
 use super::pages::kept;
-use crate::backend::{Batch, KvType, Out, PAGE, Phases, Probe, Slot, Want};
+use crate::backend::{Batch, Out, PAGE, Phases, Probe, Slot};
 use crate::error::{Error, Result};
-use crate::format::packed::{Format, GROUP};
-
-/// Query heads of a block: `HEADS` of `attention.cu`.
-const HEADS: u32 = 8;
-/// Warps of a block: `WARPS` of `common.cuh`.
-const WARPS: usize = 8;
-
-/// Whether blocks make of the one row what they multiply, of so many bytes of shared memory: `STAGED` of `stream.cuh`. A long row in
-/// floating point may leave nothing to weights; kernels of several rows read it where it is.
-fn stages(format: Format, rows: usize, k: usize, is_normed: bool, room: usize) -> bool {
-    rows == 1 && staged_bytes(format, k, is_normed) + MOST_OF_A_WARP + OWN_SHARED <= room
-}
-
-/// Bytes of a staged row: `bytes` of `stage.cuh` and of `numbers.cuh`.
-fn staged_bytes(format: Format, k: usize, is_normed: bool) -> usize {
-    if format.is_float() { k / GROUP * (4 * GROUP + 16) } else { coded_bytes(k, is_normed) }
-}
-
-/// The same of one in int8.
-fn coded_bytes(k: usize, is_normed: bool) -> usize {
-    (k / GROUP * if is_normed { 88 } else { 48 }).next_multiple_of(16)
-}
-
-/// A kernel over the rows of a matrix, with few rows of activations.
-struct Few<'a> {
-    what: &'a str,
-    format: Format,
-    /// Rows of a tile, which is what a warp computes at a time.
-    tile: usize,
-    tiles: usize,
-    /// Of the activations.
-    k: usize,
-    is_normed: bool,
-    rows: usize,
-}
-
-impl Few<'_> {
-    /// Rows of activations that a block takes at once.
-    fn at_once(&self, room: usize) -> usize {
-        match self.rows {
-            1 if stages(self.format, 1, self.k, self.is_normed, room) => 1,
-            1..=4 => 4,
-            _ if self.format.is_float()
-                || copied_bytes(self.format, self.k, 16) + MOST_OF_A_WARP + OWN_SHARED > room =>
-            {
-                4
-            }
-            _ => 16,
-        }
-    }
-
-    /// What a block can have: the same of `gemv.cuh`.
-    fn most_warps(&self, at_once: usize) -> usize {
-        match (at_once, self.what) {
-            (1, _) if self.format.is_float() => 16,
-            (1, "add_linear") => 32,
-            (1, _) => 24,
-            _ if self.format.is_float() => WARPS,
-            _ => 16,
-        }
-    }
-
-    /// Shared memory of a block with so many warps that have tiles: `stage.cuh`, and `Stream` of `stream.cuh`.
-    fn shared(&self, at_once: usize, warps: usize) -> usize {
-        let strip = matrix_bytes(self.format, 1, STRIP).next_multiple_of(16);
-        let lots = if self.tile == 1 || matrix_bytes(self.format, 1, GROUP * 8) >= GROUP * 8 { 3 } else { 2 };
-        let rows = match at_once {
-            1 => staged_bytes(self.format, self.k, self.is_normed),
-            rows => copied_bytes(self.format, self.k, rows),
-        };
-        rows + warps * lots * together(self.format) * self.tile * strip
-    }
-
-    /// Blocks, warps of each, and the shared memory that they take. One block a multiprocessor, of as few warps as it takes to have all
-    /// tiles in as few turns as there can be, and of as many as it takes to quantize four numbers each; with several rows in floating
-    /// point, blocks of 8 warps for one turn.
-    fn cut(&self, gpu: &dyn Gpu) -> [usize; 3] {
-        let at_once = self.at_once(gpu.shared_memory());
-        let fits = |warps: &usize| self.shared(at_once, *warps) <= gpu.shared_memory() - OWN_SHARED;
-        let most = (1..=self.most_warps(at_once)).rev().find(fits).unwrap_or(1);
-        if at_once > 1 && self.format.is_float() {
-            return [self.tiles.div_ceil(most), most, self.shared(at_once, most)];
-        }
-        let turns = self.tiles.div_ceil(gpu.multiprocessors() * most);
-        let warps = self.tiles.div_ceil(gpu.multiprocessors() * turns);
-        let blocks = self.tiles.div_ceil(turns * warps);
-        let warps = warps.max(most.min(QUANTIZING_WARPS).min(self.k.div_ceil(4 * 32)));
-        [blocks, warps, self.shared(at_once, warps.min(self.tiles.div_ceil(blocks)))]
-    }
-}
-
-/// Shared memory of so many rows that a block copies: `CopiedRows` of `stream.cuh`.
-fn copied_bytes(format: Format, k: usize, rows: usize) -> usize {
-    if format.is_float() { 0 } else { rows * (k / GROUP) * 48 }
-}
-
-/// Warps of a block that are there to quantize alone, at most: their registers keep the next kernel's blocks out.
-const QUANTIZING_WARPS: usize = 24;
-/// Numbers of a strip: 32 groups, see `stream.cuh`.
-const STRIP: usize = 32 * GROUP;
-/// Bytes that a warp's weights take at most: two rows of two strips in f32.
-const MOST_OF_A_WARP: usize = 2 * 2 * STRIP * 4;
-/// Shared memory that kernels over matrices have beside what a launch gives them, at most.
-const OWN_SHARED: usize = 5120;
-
-/// Strips of a row that are computed together: `TOGETHER` of `stream.cuh`.
-fn together(format: Format) -> usize {
-    if format.is_float() { 1 } else { 2 }
-}
+use crate::format::packed::Format;
 
 impl Cuda {
     fn launch<A: Plain>(&mut self, launch: &Launch<'_>, args: A) -> Result<()> {
@@ -143,7 +32,7 @@ impl Cuda {
     }
 
     /// A kernel over a matrix, or over two.
-    fn over<A: Plain>(&mut self, few: &Few<'_>, args: A) -> Result<()> {
+    pub fn over<A: Plain>(&mut self, few: &Few<'_>, args: A) -> Result<()> {
         let [blocks, warps, shared] = few.cut(&*self.gpu);
         let at_once = few.at_once(self.gpu.shared_memory());
         let launch = Launch {
@@ -170,16 +59,16 @@ impl Cuda {
     }
 
     /// Numbers as rows to be multiplied; `weight` is that of their norm, or 0.
-    fn row(&self, numbers: Address, weight: Address, k: usize) -> Row {
+    pub fn row(&self, numbers: Address, weight: Address, k: usize) -> Row {
         Row { numbers, weight, k: k as i64, eps: self.model.config.rms_eps, inverse: 1.0 / k as f32 }
     }
 
-    fn stages(&self, format: Format, rows: usize, row: &Row) -> bool {
+    pub fn stages(&self, format: Format, rows: usize, row: &Row) -> bool {
         stages(format, rows, row.k as usize, row.weight != 0, self.gpu.shared_memory())
     }
 
     /// The same as matrices of some formats take them, of few rows: made by their kernels, or now.
-    fn input(
+    pub fn input(
         &mut self,
         row: Row,
         which: Address,
@@ -274,189 +163,6 @@ impl Cuda {
         self.leave_input()?;
         self.enqueue_body(0)?;
         self.enqueue_head_of(out)
-    }
-
-    /// The head for the first rows of the step, in order: few of them. `draws` says which tokens may not come, 0 that all may.
-    ///
-    /// # Errors
-    /// When the GPU fails.
-    pub fn enqueue_head(&mut self, rows: usize, draws: Address) -> Result<()> {
-        let row = self.row(self.buffers.hidden, self.model.output_norm, self.model.config.hidden);
-        self.logits(row, 0, rows, draws)
-    }
-
-    /// The head for rows of the residual stream: those that `which` names, or all in order.
-    fn logits(&mut self, row: Row, which: Address, rows: usize, draws: Address) -> Result<()> {
-        let (head, k) = (self.model.head, self.model.config.hidden);
-        let args = Logits {
-            matrix: head.place,
-            x: self.input(row, which, rows, self.buffers.normed, &[head.format])?,
-            out: self.buffers.logits,
-            best: self.buffers.best,
-            draws,
-            rows: rows as i32,
-            pad: 0,
-        };
-        let tiles = self.model.config.vocab.div_ceil(2);
-        self.over(&Few { what: "logits", format: head.format, tile: 2, tiles, k, is_normed: true, rows }, args)
-    }
-
-    /// Draws the tokens of a step's rows.
-    ///
-    /// # Errors
-    /// When the GPU fails.
-    pub fn enqueue_choice(&mut self, rows: usize) -> Result<()> {
-        let args = Choose {
-            logits: self.buffers.logits,
-            draws: self.places().draws,
-            some: self.buffers.some,
-            counters: self.buffers.slices,
-            best: self.buffers.best,
-            vocab: self.model.config.vocab as i32,
-            pad: 0,
-        };
-        self.waiting("choose", [draws::slices(self.model.config.vocab) as u32, rows as u32, 1], args)
-    }
-
-    /// The last kernel of a step; `ended` is 0 for one by itself.
-    ///
-    /// # Errors
-    /// When the GPU fails.
-    pub fn enqueue_finish(&mut self, rows: usize, ended: Address) -> Result<()> {
-        let args = Finish {
-            best: self.buffers.best,
-            chosen: self.buffers.chosen,
-            ended,
-            out: self.outbox.words.device,
-            rows: rows as u32,
-            stride: self.outbox.stride as u32,
-        };
-        self.waiting("finish_step", [1; 3], args)
-    }
-
-    /// The same for wanted rows of any step.
-    fn logits_of(&mut self, out: &[Out<'_>]) -> Result<()> {
-        let k = self.model.config.hidden;
-        let mut row = self.row(self.buffers.hidden, self.model.output_norm, k);
-        if self.stages(self.model.head.format, out.len(), &row) {
-            row.numbers += (4 * k * out[0].row as usize) as Address;
-            self.logits(row, 0, 1, 0)?;
-        } else {
-            self.step.ask_for(out, &self.buffers, &mut *self.gpu)?;
-            self.logits(row, self.buffers.which, out.len(), 0)?;
-        }
-        self.enqueue_finish(out.len(), 0)
-    }
-
-    /// Whether the head is for all rows of a step of few, in order.
-    fn is_whole(&self, out: &[Out<'_>]) -> bool {
-        self.step.is_of_few()
-            && out.len() == self.step.rows()
-            && out.len() <= head_rows(&self.limits)
-            && out.iter().zip(0..).all(|(out, row)| out.row == row)
-    }
-
-    fn enqueue_head_of(&mut self, out: &[Out<'_>]) -> Result<()> {
-        if !self.is_whole(out) {
-            return Ok(());
-        }
-        self.enqueue_head(out.len(), 0)?;
-        self.enqueue_finish(out.len(), 0)
-    }
-
-    /// Collects what is wanted of the step.
-    ///
-    /// # Errors
-    /// When the GPU fails, or the logits are no numbers.
-    pub fn settle(&mut self, out: &[Out<'_>]) -> Result<()> {
-        self.outcome.clear();
-        if self.is_whole(out) {
-            return self.read_out(out);
-        }
-        for some in out.chunks(head_rows(&self.limits)) {
-            self.logits_of(some)?;
-            self.read_out(some)?;
-        }
-        if out.is_empty() { self.gpu.wait() } else { Ok(()) }
-    }
-
-    /// Takes the tokens, or the logits where the host has to choose, of the head's rows.
-    fn read_out(&mut self, out: &[Out<'_>]) -> Result<()> {
-        let vocab = self.model.config.vocab;
-        let likeliest = |o: &Out<'_>| matches!(o.want, Want::Sample(draw) if draw.is_likeliest());
-        if out.iter().all(likeliest) {
-            self.gpu.wait()?;
-            let ids = self.outbox.alone(out.len()).iter().map(|id| (*id != NO_TOKEN).then_some(*id));
-            return self.outcome.add_tokens(self.step.seqs(), out, ids);
-        }
-        self.gpu.fetch(self.buffers.logits, &self.some_logits, 4 * out.len() * vocab)?;
-        self.gpu.wait()?;
-        let logits = self.some_logits.get::<f32>(out.len() * vocab);
-        self.outcome.add(self.step.seqs(), out, logits.chunks_exact(vocab))
-    }
-
-    /// Attention of few rows by the kernels made for it; whether there are any for such heads.
-    fn decode(&mut self, layer: usize) -> Result<bool> {
-        let config = &self.model.config;
-        let group = config.heads / config.kv_heads;
-        let what = match self.options.kv_type {
-            KvType::F16 => "decode",
-            KvType::Q8_0 => "decode_q8",
-            KvType::F32 => return Ok(false),
-        };
-        if !self.step.is_of_few() || ![64, 128].contains(&config.head_dim) || group > 8 {
-            return Ok(false);
-        }
-        let places = self.places();
-        let args = Decode {
-            query: self.buffers.query,
-            cache: self.pages,
-            page: self.page_units(),
-            layer: self.layer_offset(layer),
-            tables: places.tables,
-            table: places.table,
-            positions: places.positions,
-            known: places.known,
-            partials: self.buffers.partials,
-            out: self.buffers.attended,
-            scale: 1.0 / (config.head_dim as f32).sqrt(),
-            heads: config.heads as i32,
-            kv_heads: config.kv_heads as i32,
-            window: self.window(),
-            chunks: chunks(&self.limits) as i32,
-            pad: 0,
-        };
-        let kernel = format!("{what}_{}", config.head_dim);
-        let blocks = self.blocks_of_context().min(chunks(&self.limits));
-        let (heads, rows) = (config.heads as u32, self.step.rows() as u32);
-        let join = format!("join_{}", config.head_dim);
-        self.waiting(&kernel, [blocks as u32, config.kv_heads as u32, rows], args)?;
-        if blocks > 1 {
-            self.waiting(&join, [heads, rows, 1], args)?;
-        }
-        Ok(true)
-    }
-
-    /// Attention where the kernels made for few rows do not do.
-    fn attend_by_rows(&mut self, args: Attend) -> Result<()> {
-        if !self.options.flash_attention {
-            return self.attend_plainly(args);
-        }
-        if !self.step.is_of_few() && self.attend_many(args)? {
-            return Ok(());
-        }
-        let (rows, heads) = (self.step.rows() as u32, args.heads as u32);
-        let blocks = args.kv_heads as u32 * (heads / args.kv_heads as u32).div_ceil(HEADS);
-        if !self.step.is_of_few() {
-            return self.plainly("attend_row", [1, blocks, rows], args);
-        }
-        self.plainly("attend_chunk", [args.chunks as u32, blocks, rows], args)?;
-        self.plainly("attend_join", [1, heads, rows], args)
-    }
-
-    /// Positions that a row sees.
-    fn window(&self) -> i32 {
-        self.model.config.window.map_or(i32::MAX, |n| i32::try_from(n).unwrap_or(i32::MAX))
     }
 
     /// What attention gave, quantized.

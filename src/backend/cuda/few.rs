@@ -1,0 +1,111 @@
+//! How kernels over a matrix are cut into blocks, with few rows of activations: `gemv.cuh`.
+
+use super::gpu::Gpu;
+use super::layout::matrix_bytes;
+use crate::format::packed::{Format, GROUP};
+
+/// Warps of a block: `WARPS` of `common.cuh`.
+const WARPS: usize = 8;
+
+/// Whether blocks make of the one row what they multiply, of so many bytes of shared memory: `STAGED` of `stream.cuh`. A long row in
+/// floating point may leave nothing to weights; kernels of several rows read it where it is.
+pub fn stages(format: Format, rows: usize, k: usize, is_normed: bool, room: usize) -> bool {
+    rows == 1 && staged_bytes(format, k, is_normed) + MOST_OF_A_WARP + OWN_SHARED <= room
+}
+
+/// Bytes of a staged row: `bytes` of `stage.cuh` and of `numbers.cuh`.
+fn staged_bytes(format: Format, k: usize, is_normed: bool) -> usize {
+    if format.is_float() { k / GROUP * (4 * GROUP + 16) } else { coded_bytes(k, is_normed) }
+}
+
+/// The same of one in int8.
+pub fn coded_bytes(k: usize, is_normed: bool) -> usize {
+    (k / GROUP * if is_normed { 88 } else { 48 }).next_multiple_of(16)
+}
+
+/// A kernel over the rows of a matrix, with few rows of activations.
+pub struct Few<'a> {
+    pub what: &'a str,
+    pub format: Format,
+    /// Rows of a tile, which is what a warp computes at a time.
+    pub tile: usize,
+    pub tiles: usize,
+    /// Of the activations.
+    pub k: usize,
+    pub is_normed: bool,
+    pub rows: usize,
+}
+
+impl Few<'_> {
+    /// Rows of activations that a block takes at once.
+    pub fn at_once(&self, room: usize) -> usize {
+        match self.rows {
+            1 if stages(self.format, 1, self.k, self.is_normed, room) => 1,
+            1..=4 => 4,
+            _ if self.format.is_float()
+                || copied_bytes(self.format, self.k, 16) + MOST_OF_A_WARP + OWN_SHARED > room =>
+            {
+                4
+            }
+            _ => 16,
+        }
+    }
+
+    /// What a block can have: the same of `gemv.cuh`.
+    fn most_warps(&self, at_once: usize) -> usize {
+        match (at_once, self.what) {
+            (1, _) if self.format.is_float() => 16,
+            (1, "add_linear") => 32,
+            (1, _) => 24,
+            _ if self.format.is_float() => WARPS,
+            _ => 16,
+        }
+    }
+
+    /// Shared memory of a block with so many warps that have tiles: `stage.cuh`, and `Stream` of `stream.cuh`.
+    fn shared(&self, at_once: usize, warps: usize) -> usize {
+        let strip = matrix_bytes(self.format, 1, STRIP).next_multiple_of(16);
+        let lots = if self.tile == 1 || matrix_bytes(self.format, 1, GROUP * 8) >= GROUP * 8 { 3 } else { 2 };
+        let rows = match at_once {
+            1 => staged_bytes(self.format, self.k, self.is_normed),
+            rows => copied_bytes(self.format, self.k, rows),
+        };
+        rows + warps * lots * together(self.format) * self.tile * strip
+    }
+
+    /// Blocks, warps of each, and the shared memory that they take. One block a multiprocessor, of as few warps as it takes to have all
+    /// tiles in as few turns as there can be, and of as many as it takes to quantize four numbers each; with several rows in floating
+    /// point, blocks of 8 warps for one turn.
+    pub fn cut(&self, gpu: &dyn Gpu) -> [usize; 3] {
+        let at_once = self.at_once(gpu.shared_memory());
+        let fits = |warps: &usize| self.shared(at_once, *warps) <= gpu.shared_memory() - OWN_SHARED;
+        let most = (1..=self.most_warps(at_once)).rev().find(fits).unwrap_or(1);
+        if at_once > 1 && self.format.is_float() {
+            return [self.tiles.div_ceil(most), most, self.shared(at_once, most)];
+        }
+        let turns = self.tiles.div_ceil(gpu.multiprocessors() * most);
+        let warps = self.tiles.div_ceil(gpu.multiprocessors() * turns);
+        let blocks = self.tiles.div_ceil(turns * warps);
+        let warps = warps.max(most.min(QUANTIZING_WARPS).min(self.k.div_ceil(4 * 32)));
+        [blocks, warps, self.shared(at_once, warps.min(self.tiles.div_ceil(blocks)))]
+    }
+}
+
+/// Shared memory of so many rows that a block copies: `CopiedRows` of `stream.cuh`.
+fn copied_bytes(format: Format, k: usize, rows: usize) -> usize {
+    if format.is_float() { 0 } else { rows * (k / GROUP) * 48 }
+}
+
+/// Warps of a block that are there to quantize alone, at most: their registers keep the next kernel's blocks out.
+const QUANTIZING_WARPS: usize = 24;
+/// Numbers of a strip: 32 groups, see `stream.cuh`.
+pub const STRIP: usize = 32 * GROUP;
+/// Bytes that a warp's weights take at most: two rows of two strips in f32.
+const MOST_OF_A_WARP: usize = 2 * 2 * STRIP * 4;
+/// Shared memory that kernels over matrices have beside what a launch gives them, at most.
+const OWN_SHARED: usize = 5120;
+
+/// Strips of a row that are computed together: `TOGETHER` of `stream.cuh`.
+fn together(format: Format) -> usize {
+    if format.is_float() { 1 } else { 2 }
+}
