@@ -140,7 +140,7 @@ impl Cuda {
         let Outbox { words, stride } = &self.outbox;
         let first = (number % STEPS as u64) as usize * stride;
         self.gpu.wait_for(words, first + stride - 1, (number + 1) as u32)?;
-        let tokens = words.get::<u32>(first + slots.len())[first..].to_vec();
+        let tokens: Vec<u32> = (first..first + slots.len()).map(|at| words.word(at)).collect();
         if tokens.contains(&NO_TOKEN) {
             return Err(sample::unusable());
         }
