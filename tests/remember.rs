@@ -365,8 +365,16 @@ fn stats_tell_what_the_index_is_and_what_is_wrong_with_it() {
     assert!(search.status.success() && out.contains("The tomatoes were sown"), "{out}{said}");
     assert!(said.contains("m.index is no file\n  remove it, then: taper memory rebuild m"), "{said}");
     let refused = user.taper(&["memory", "rebuild", "m"]).output().unwrap();
-    let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(said.contains("what is in the place of the memory's index is no file"), "{said}");
+    let advice = String::from_utf8(refused.stderr).unwrap();
+    assert!(advice.contains("what is in the place of the memory's index is no file"), "{advice}");
+    assert!(advice.contains("remove it, then: taper memory rebuild m\n"), "{advice}");
+    let stats = user.memory(&["stats", "m"]);
+    assert!(stats.contains("is no file; remove it, then `taper memory rebuild m` makes it\n"), "{stats}");
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::write(&file, "not an index").unwrap();
+    let told = self::said(&mut user.taper(&["memory", "rm", "m", "900"]));
+    let lost = "index: its file could not be read, all are compared now; `taper memory rebuild m` makes one";
+    assert!(told.contains(lost), "{told}");
 }
 
 #[test]

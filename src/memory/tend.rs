@@ -32,6 +32,8 @@ pub enum Tended {
     Nothing,
     /// What was removed from the memory was taken out of it.
     Forgot,
+    /// Its file could not be read: there is none now.
+    Lost,
     /// It was built, and is this.
     Built(String),
     /// All of so many records are compared, as fast or as was asked for: there is none now.
@@ -69,7 +71,7 @@ pub fn tend(store: &mut Store, when: Build, threads: usize, building: &mut dyn F
     }
     let Some(note) = note.as_ref().filter(|_| !in_step) else { return Ok(Tended::Nothing) };
     // A file that cannot be read is not the memory's index any more, and nobody reads it.
-    let Ok(mut index) = open(store, note, model.dim) else { return store.drop_index().map(|()| Tended::Forgot) };
+    let Ok(mut index) = open(store, note, model.dim) else { return store.drop_index().map(|()| Tended::Lost) };
     let there: HashSet<i64> = ids.into_iter().collect();
     let gone: Vec<u32> =
         (0..index.len() as u32).filter(|row| !there.contains(&index.ids().get(*row as usize))).collect();
@@ -110,7 +112,12 @@ fn has_place(path: &Path) -> Result<()> {
     }
     Err(Error::runtime("what is in the place of the memory's index is no file")
         .in_file(path)
-        .help("remove it, then: taper memory rebuild NAME"))
+        .help(format!("remove it, then: taper memory rebuild {}", name_of(path))))
+}
+
+/// The memory whose file, or whose index, is at a path.
+pub fn name_of(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Whether what is at a path can be no index: a folder, or a FIFO.

@@ -6,7 +6,7 @@ use crate::commands::threads;
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::memory::store::{Access, Store, Wanted};
-use crate::memory::tend::{Build, Tended, is_taken};
+use crate::memory::tend::{Build, Tended, is_taken, name_of};
 use crate::terminal::count::counted;
 use crate::terminal::log;
 use crate::terminal::render::Answer;
@@ -39,7 +39,7 @@ pub(super) fn added(memory: &mut Memory, args: &IndexArgs, program: &Program) ->
 pub(super) fn tend(memory: &mut Memory, when: Build, program: &Program) -> Result<()> {
     let building = &mut |records| program.say(measuring(records));
     let tended = memory.tend(when, threads(program.embedder.threads), building)?;
-    if let Some(line) = told(&tended) {
+    if let Some(line) = told(&tended, memory.store()) {
         program.say(line);
     }
     Ok(())
@@ -49,7 +49,7 @@ pub(super) fn tend(memory: &mut Memory, when: Build, program: &Program) -> Resul
 pub(super) fn removed(store: &mut Store) -> Result<()> {
     let building = &mut |records| log::note(measuring(records));
     let tended = crate::memory::tend::tend(store, Build::IfOutgrown, threads(None), building)?;
-    told(&tended).into_iter().for_each(log::note);
+    told(&tended, store).into_iter().for_each(log::note);
     Ok(())
 }
 
@@ -75,9 +75,15 @@ fn measuring(records: usize) -> String {
     format!("index: measuring on {} what finds them fastest", counted(records, "record"))
 }
 
-fn told(tended: &Tended) -> Option<String> {
+fn told(tended: &Tended, store: &Store) -> Option<String> {
     match tended {
         Tended::Nothing | Tended::Forgot => None,
+        Tended::Lost => {
+            let name = name_of(store.path());
+            Some(format!(
+                "index: its file could not be read, all are compared now; `taper memory rebuild {name}` makes one"
+            ))
+        }
         Tended::Built(what) => Some(format!("index: {what}")),
         Tended::Needless(records) => {
             Some(format!("index: none, a search compares all of {}", counted(*records, "record")))

@@ -63,7 +63,8 @@ fn described(index: Option<&Condition>, name: &str) -> String {
     match index {
         None => "none: all are compared".to_owned(),
         Some(Condition { form: Err(problem), .. }) => {
-            format!("none: {problem}; `taper memory rebuild {name}` makes it")
+            let first = if problem.ends_with("no file") { "remove it, then " } else { "" };
+            format!("none: {problem}; {first}`taper memory rebuild {name}` makes it")
         }
         Some(Condition { records, newer, form: Ok(form) }) => {
             let newer = if *newer == 0 { String::new() } else { format!("; {newer} newer compared beside it") };
