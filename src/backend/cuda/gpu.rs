@@ -433,5 +433,5 @@ impl Drop for Nvidia {
 
 fn failed(doing: &str, e: DriverError) -> Error {
     Error::runtime(format!("the GPU cannot {doing}: {:?}", e.0))
-        .help("the system's log may say more (dmesg); leave --device out to compute on the CPU")
+        .help("the system's log may say more (dmesg); --device cpu computes on the CPU")
 }
