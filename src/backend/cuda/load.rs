@@ -17,7 +17,7 @@ use crate::terminal::progress::{Mode, Progress};
 
 /// Bytes of a thread's share of a half: some rows of the widest matrix.
 const SHARE: usize = 512 << 10;
-/// More threads than this have nothing to do: the way to the GPU is as narrow.
+/// At most: each has its share of memory that the system cannot move.
 const MOST_THREADS: usize = 32;
 /// Loading so many bytes takes seconds: it is shown.
 const LONG: u64 = 1_000_000_000;
