@@ -14,6 +14,8 @@ mod fallback;
 mod floats;
 #[path = "cuda/kept.rs"]
 mod kept;
+#[path = "cuda/long.rs"]
+mod long;
 #[path = "cuda/prefill.rs"]
 mod prefill;
 
