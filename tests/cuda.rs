@@ -18,6 +18,8 @@ mod kept;
 mod long;
 #[path = "cuda/prefill.rs"]
 mod prefill;
+#[path = "cuda/several.rs"]
+mod several;
 
 use common::nmse;
 use common::runner::{Pool, Running, step, with_batch};

@@ -23,14 +23,85 @@ DEVICE int dot16(const uint32_t* w, int4 x) {
     return __dp4a(int(w[3]), x.w, d);
 }
 
-DEVICE int dot32(const Codes& c, const Bytes& x) { return dot16(c.words, x.low) + dot16(c.words + 4, x.high); }
+// Sums of a group's codes times activations: of all 32, or of each 16 where these have scales of their own.
+struct Dots {
+    int first, second;
+};
 
-// The code of number i.
-DEVICE float code_of(const Codes& c, int i) { return float(int8_t(c.words[i / 4] >> 8 * (i % 4))); }
+// What a format has beside codes. `integer` is the exact part of a product of a group, `add` puts the product onto a sum, both of `dots` with
+// activations of a scale and a sum of codes; `number` is number i of a group.
+
+// scale * code
+struct Scaled {
+    static constexpr bool HALVES = false;
+    float scale;
+
+    DEVICE Scaled of(uint16_t bits) { return {half_bits(bits)}; }
+    DEVICE_MEMBER int integer(Dots d, int) const { return d.first; }
+    DEVICE_MEMBER float add(Dots d, float x_scale, int, float sum) const { return fmaf(scale * x_scale, float(d.first), sum); }
+    DEVICE_MEMBER float number(float code, int) const { return scale * code; }
+};
+
+// scale * (code - 8)
+struct ScaledFrom8 {
+    static constexpr bool HALVES = false;
+    float scale;
+
+    DEVICE ScaledFrom8 of(uint16_t bits) { return {half_bits(bits)}; }
+    DEVICE_MEMBER int integer(Dots d, int x_sum) const { return d.first - 8 * x_sum; }
+    DEVICE_MEMBER float add(Dots d, float x_scale, int x_sum, float sum) const {
+        return fmaf(scale * x_scale, float(integer(d, x_sum)), sum);
+    }
+    DEVICE_MEMBER float number(float code, int) const { return scale * (code - 8.0f); }
+};
+
+// scale * code + minimum
+struct Ranged {
+    static constexpr bool HALVES = false;
+    float scale, min;
+
+    DEVICE Ranged of(uint32_t both) { return {half_bits(uint16_t(both)), half_bits(uint16_t(both >> 16))}; }
+    DEVICE_MEMBER int integer(Dots d, int) const { return d.first; }
+    DEVICE_MEMBER float add(Dots d, float x_scale, int x_sum, float sum) const {
+        sum = fmaf(scale * x_scale, float(d.first), sum);
+        return fmaf(min, x_scale * float(x_sum), sum);
+    }
+    DEVICE_MEMBER float number(float code, int) const { return scale * code + min; }
+};
+
+// scale * sub-scale * code - minimum scale * sub-minimum: the first of 256 numbers, the second of 32
+struct SubRanged {
+    static constexpr bool HALVES = false;
+    int sub_scale, sub_min;
+    float scale, min;
+
+    DEVICE SubRanged of(uint16_t sub, uint32_t both) {
+        return {int(sub & 0xFF), int(sub >> 8), half_bits(uint16_t(both)), half_bits(uint16_t(both >> 16))};
+    }
+    DEVICE_MEMBER int integer(Dots d, int) const { return sub_scale * d.first; }
+    DEVICE_MEMBER float add(Dots d, float x_scale, int x_sum, float sum) const {
+        sum = fmaf(scale * x_scale, float(integer(d, x_sum)), sum);
+        return fmaf(-(min * x_scale), float(sub_min * x_sum), sum);
+    }
+    DEVICE_MEMBER float number(float code, int) const { return scale * float(sub_scale) * code - min * float(sub_min); }
+};
+
+// scale * sub-scale * code: the first of 256 numbers, the second of 16
+struct SubScaled {
+    static constexpr bool HALVES = true;
+    int first, second;
+    float scale;
+
+    DEVICE SubScaled of(uint16_t sub, uint16_t bits) { return {int8_t(sub & 0xFF), int8_t(sub >> 8), half_bits(bits)}; }
+    DEVICE_MEMBER int integer(Dots d, int) const { return first * d.first + second * d.second; }
+    DEVICE_MEMBER float add(Dots d, float x_scale, int x_sum, float sum) const {
+        return fmaf(scale * x_scale, float(integer(d, x_sum)), sum);
+    }
+    DEVICE_MEMBER float number(float code, int i) const { return scale * float(i < GROUP / 2 ? first : second) * code; }
+};
 
 // Each format: `planes` are what the layout has of a matrix, one behind the other; `load` takes a lane's group out of a strip of them (see
-// stream.cuh) and makes numbers of it, `integer` is the exact part of a product, `add` puts the product onto a sum. `number` is number i
-// of the group.
+// stream.cuh).
 
 // Of `groups` groups so many bytes; `before` are the bytes that planes in front of it have of a group.
 struct PlaneOf {
@@ -54,148 +125,99 @@ DEVICE T lanes_of(const uint8_t* strip) {
     return *reinterpret_cast<const T*>(strip + place + lane_id() / groups * sizeof(T));
 }
 
-// scale * (nibble - 8)
-struct Affine4 {
+// A group of weights.
+template <class B>
+struct GroupOf : B {
+    using Beside = B;
     static constexpr bool FLOAT = false;
-    static constexpr int PLANES = 2;
-    DEVICE constexpr PlaneOf planes(int p) {
-        return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{2, 1, 16};
-    }
     Codes codes;
-    float scale;
 
+    GroupOf() = default;
+    DEVICE_MEMBER GroupOf(Codes c, B beside) : B(beside), codes(c) {}
+    DEVICE_MEMBER Dots dots(const Bytes& x) const {
+        int first = dot16(codes.words, x.low), second = dot16(codes.words + 4, x.high);
+        return B::HALVES ? Dots{first, second} : Dots{first + second, 0};
+    }
+    DEVICE_MEMBER int integer(const Bytes& x) const { return B::integer(dots(x), x.sum); }
+    DEVICE_MEMBER float add(const Bytes& x, float sum) const { return B::add(dots(x), x.scale, x.sum, sum); }
+    DEVICE_MEMBER float number(int i) const { return B::number(float(int8_t(codes.words[i / 4] >> 8 * (i % 4))), i); }
+};
+
+struct Affine4 : GroupOf<ScaledFrom8> {
+    static constexpr int PLANES = 2;
+    DEVICE constexpr PlaneOf planes(int p) { return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{2, 1, 16}; }
+    using GroupOf::GroupOf;
     DEVICE Affine4 load(const uint8_t* strip, const uint32_t*) {
-        return {nibbles(lanes_of<Affine4, uint4, 0>(strip)), half_bits(lanes_of<Affine4, uint16_t, 1>(strip))};
+        return {nibbles(lanes_of<Affine4, uint4, 0>(strip)), Beside::of(lanes_of<Affine4, uint16_t, 1>(strip))};
     }
-    DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x) - 8 * x.sum; }
-    DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
-    DEVICE_MEMBER float number(int i) const { return scale * (code_of(codes, i) - 8.0f); }
 };
 
-// scale * nibble + minimum
-struct Affine4Min {
-    static constexpr bool FLOAT = false;
+struct Affine4Min : GroupOf<Ranged> {
     static constexpr int PLANES = 2;
-    DEVICE constexpr PlaneOf planes(int p) {
-        return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{4, 1, 16};
-    }
-    Codes codes;
-    float scale, min;
-
+    DEVICE constexpr PlaneOf planes(int p) { return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{4, 1, 16}; }
+    using GroupOf::GroupOf;
     DEVICE Affine4Min load(const uint8_t* strip, const uint32_t*) {
-        uint32_t both = lanes_of<Affine4Min, uint32_t, 1>(strip);
-        return {nibbles(lanes_of<Affine4Min, uint4, 0>(strip)), half_bits(both & 0xFFFF), half_bits(both >> 16)};
+        return {nibbles(lanes_of<Affine4Min, uint4, 0>(strip)), Beside::of(lanes_of<Affine4Min, uint32_t, 1>(strip))};
     }
-    DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
-    DEVICE_MEMBER float add(const Bytes& x, float sum) const {
-        sum = fmaf(scale * x.scale, float(integer(x)), sum);
-        return fmaf(min, x.scale * float(x.sum), sum);
-    }
-    DEVICE_MEMBER float number(int i) const { return scale * code_of(codes, i) + min; }
 };
 
-// scale * the codebook's number
-struct Lut4 {
-    static constexpr bool FLOAT = false;
+// Codes are the codebook's numbers.
+struct Lut4 : GroupOf<Scaled> {
     static constexpr int PLANES = 2;
-    DEVICE constexpr PlaneOf planes(int p) {
-        return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{2, 1, 16};
-    }
-    Codes codes;
-    float scale;
-
+    DEVICE constexpr PlaneOf planes(int p) { return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{2, 1, 16}; }
+    using GroupOf::GroupOf;
     DEVICE Lut4 load(const uint8_t* strip, const uint32_t* codebook) {
-        return {looked_up(lanes_of<Lut4, uint4, 0>(strip), codebook), half_bits(lanes_of<Lut4, uint16_t, 1>(strip))};
+        return {looked_up(lanes_of<Lut4, uint4, 0>(strip), codebook), Beside::of(lanes_of<Lut4, uint16_t, 1>(strip))};
     }
-    DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
-    DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
-    DEVICE_MEMBER float number(int i) const { return scale * code_of(codes, i); }
 };
 
-// scale * byte
-struct Int8 {
-    static constexpr bool FLOAT = false;
+struct Int8 : GroupOf<Scaled> {
     static constexpr int PLANES = 3;
     DEVICE constexpr PlaneOf planes(int p) {
         return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{16, 1, 16} : PlaneOf{2, 1, 32};
     }
-    Codes codes;
-    float scale;
-
+    using GroupOf::GroupOf;
     DEVICE Int8 load(const uint8_t* strip, const uint32_t*) {
-        return {bytes(lanes_of<Int8, uint4, 0>(strip), lanes_of<Int8, uint4, 1>(strip)), half_bits(lanes_of<Int8, uint16_t, 2>(strip))};
+        return {bytes(lanes_of<Int8, uint4, 0>(strip), lanes_of<Int8, uint4, 1>(strip)),
+                Beside::of(lanes_of<Int8, uint16_t, 2>(strip))};
     }
-    DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
-    DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
-    DEVICE_MEMBER float number(int i) const { return scale * code_of(codes, i); }
 };
 
-// scale * byte + minimum
-struct Int8Min {
-    static constexpr bool FLOAT = false;
+struct Int8Min : GroupOf<Ranged> {
     static constexpr int PLANES = 3;
     DEVICE constexpr PlaneOf planes(int p) {
         return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{16, 1, 16} : PlaneOf{4, 1, 32};
     }
-    Codes codes;
-    float scale, min;
-
+    using GroupOf::GroupOf;
     DEVICE Int8Min load(const uint8_t* strip, const uint32_t*) {
-        uint32_t both = lanes_of<Int8Min, uint32_t, 2>(strip);
-        return {bytes(lanes_of<Int8Min, uint4, 0>(strip), lanes_of<Int8Min, uint4, 1>(strip)), half_bits(both & 0xFFFF), half_bits(both >> 16)};
+        return {bytes(lanes_of<Int8Min, uint4, 0>(strip), lanes_of<Int8Min, uint4, 1>(strip)),
+                Beside::of(lanes_of<Int8Min, uint32_t, 2>(strip))};
     }
-    DEVICE_MEMBER int integer(const Bytes& x) const { return dot32(codes, x); }
-    DEVICE_MEMBER float add(const Bytes& x, float sum) const {
-        sum = fmaf(scale * x.scale, float(integer(x)), sum);
-        return fmaf(min, x.scale * float(x.sum), sum);
-    }
-    DEVICE_MEMBER float number(int i) const { return scale * code_of(codes, i) + min; }
 };
 
-// scale * sub-scale * nibble - minimum scale * sub-minimum: the first of 256 numbers, the second of 32
-struct Q4K {
-    static constexpr bool FLOAT = false;
+struct Q4K : GroupOf<SubRanged> {
     static constexpr int PLANES = 3;
     DEVICE constexpr PlaneOf planes(int p) {
         return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{2, 1, 16} : PlaneOf{4, 8, 18};
     }
-    Codes codes;
-    int sub_scale, sub_min;
-    float scale, min;
-
+    using GroupOf::GroupOf;
     DEVICE Q4K load(const uint8_t* strip, const uint32_t*) {
-        uint32_t sub = lanes_of<Q4K, uint16_t, 1>(strip), both = lanes_of<Q4K, uint32_t, 2>(strip);
-        return {nibbles(lanes_of<Q4K, uint4, 0>(strip)), int(sub & 0xFF), int(sub >> 8), half_bits(both & 0xFFFF), half_bits(both >> 16)};
+        return {nibbles(lanes_of<Q4K, uint4, 0>(strip)),
+                Beside::of(lanes_of<Q4K, uint16_t, 1>(strip), lanes_of<Q4K, uint32_t, 2>(strip))};
     }
-    DEVICE_MEMBER int integer(const Bytes& x) const { return sub_scale * dot32(codes, x); }
-    DEVICE_MEMBER float add(const Bytes& x, float sum) const {
-        sum = fmaf(scale * x.scale, float(integer(x)), sum);
-        return fmaf(-(min * x.scale), float(sub_min * x.sum), sum);
-    }
-    DEVICE_MEMBER float number(int i) const { return scale * float(sub_scale) * code_of(codes, i) - min * float(sub_min); }
 };
 
-// scale * sub-scale * (6 bits - 32): the first of 256 numbers, the second of 16
-struct Q6K {
-    static constexpr bool FLOAT = false;
+// Codes are 6 bits less 32.
+struct Q6K : GroupOf<SubScaled> {
     static constexpr int PLANES = 4;
     DEVICE constexpr PlaneOf planes(int p) {
         return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{8, 1, 16} : p == 2 ? PlaneOf{2, 1, 24} : PlaneOf{2, 8, 26};
     }
-    Codes codes;
-    int first, second;
-    float scale;
-
+    using GroupOf::GroupOf;
     DEVICE Q6K load(const uint8_t* strip, const uint32_t*) {
-        uint16_t sub = lanes_of<Q6K, uint16_t, 2>(strip);
-        Codes codes = six_bits(lanes_of<Q6K, uint4, 0>(strip), lanes_of<Q6K, uint2, 1>(strip));
-        return {codes, int8_t(sub & 0xFF), int8_t(sub >> 8), half_bits(lanes_of<Q6K, uint16_t, 3>(strip))};
+        return {six_bits(lanes_of<Q6K, uint4, 0>(strip), lanes_of<Q6K, uint2, 1>(strip)),
+                Beside::of(lanes_of<Q6K, uint16_t, 2>(strip), lanes_of<Q6K, uint16_t, 3>(strip))};
     }
-    DEVICE_MEMBER int integer(const Bytes& x) const {
-        return first * dot16(codes.words, x.low) + second * dot16(codes.words + 4, x.high);
-    }
-    DEVICE_MEMBER float add(const Bytes& x, float sum) const { return fmaf(scale * x.scale, float(integer(x)), sum); }
-    DEVICE_MEMBER float number(int i) const { return scale * float(i < GROUP / 2 ? first : second) * code_of(codes, i); }
 };
 
 // A group of activations as they are.

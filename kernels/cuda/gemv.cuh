@@ -1,9 +1,9 @@
-// Packed matrices times few rows of activations: a warp computes rows of a matrix, lane l groups l, l + 32, ….
+// Matrices times one row of activations, those in floating point times up to 4: a warp computes rows of a matrix, lane l groups l, l + 32, ….
 //
 // Bytes: the weights once for every M rows of activations. Operations: about 2 a weight of 4 bits.
 //
 // A grid is as many blocks as there are multiprocessors, each with as many warps as it takes to have all tiles, or to have them in
-// a few turns: `Few::cut` of phases.rs.
+// a few turns: `Few::cut` of few.rs.
 #pragma once
 
 #include "matrices.cuh"
@@ -11,11 +11,13 @@
 #include "stream.cuh"
 
 // Warps of a block, at most: with one row of activations, and with more, which take more registers. As many bytes as 24 to 32 warps have
-// under way of codes, 16 have of weights in floating point. `Few::most_warps` of phases.rs.
+// under way of codes, 16 have of weights in floating point. `Few::most_warps` of few.rs.
 template <class W>
-constexpr int most_warps(int m) { return m > 1 && W::FLOAT ? 8 : m > 1 || W::FLOAT ? 16 : 24; }
+constexpr int most_warps(int m) { return m > 1 ? 8 : W::FLOAT ? 16 : 24; }
 template <class W>
 constexpr int most_adding_warps(int m) { return m > 1 || W::FLOAT ? most_warps<W>(m) : 32; }
+template <class W>
+constexpr int most_gating_warps(int m) { return m > 1 ? 8 : 16; }
 
 // A tile is R neighbouring rows.
 template <int R>
@@ -66,6 +68,26 @@ struct LogitsArgs {
     int pad;
 };
 
+// Which ids may not come, of M rows from `first` on; a block's threads see them behind the next barrier.
+template <int M>
+DEVICE void take_banned(const LogitsArgs& a, int first, uint32_t (&banned)[M][MOST_BANNED]) {
+    for (int i = threadIdx.x; i < M * MOST_BANNED; i += blockDim.x) {
+        int t = min(first + i / MOST_BANNED, a.rows - 1);
+        banned[i / MOST_BANNED][i % MOST_BANNED] = a.draws ? fresh(a.draws[t].banned + i % MOST_BANNED) : NO_TOKEN;
+    }
+}
+
+// Writes a row's logit, and keeps its rank if it is the most so far and may come.
+DEVICE void put_logit(const LogitsArgs& a, int row, int id, float logit, const uint32_t (&banned)[MOST_BANNED], uint64_t& most) {
+    if (id >= a.matrix.rows) return;
+    a.out[int64_t(row) * a.matrix.rows + id] = logit;
+    uint64_t rank = rank_of(logit, id);
+    bool is_better = rank > most;
+#pragma unroll
+    for (int b = 0; b < MOST_BANNED; b++) is_better = is_better && banned[b] != uint32_t(id);
+    most = is_better ? rank : most;
+}
+
 template <class W, int M>
 DEVICE void logits(const LogitsArgs& a) {
     constexpr int R = 2;
@@ -79,10 +101,7 @@ DEVICE void logits(const LogitsArgs& a) {
     let_next_begin();
     wait_for_previous();
     taken.ask();
-    for (int i = threadIdx.x; i < M * MOST_BANNED; i += blockDim.x) {
-        int t = min(first + i / MOST_BANNED, rows - 1);
-        banned[i / MOST_BANNED][i % MOST_BANNED] = a.draws ? fresh(a.draws[t].banned + i % MOST_BANNED) : NO_TOKEN;
-    }
+    take_banned(a, first, banned);
     // All threads of the block meet here.
     taken.take();
     if (M > 1) __syncthreads();
@@ -92,17 +111,7 @@ DEVICE void logits(const LogitsArgs& a) {
         int t = lane_id();
         if (t >= M || first + t >= rows) return;
 #pragma unroll
-        for (int r = 0; r < R; r++) {
-            int id = tile * R + r;
-            if (id >= a.matrix.rows) break;
-            float logit = pick(sums, t, r);
-            a.out[int64_t(first + t) * a.matrix.rows + id] = logit;
-            uint64_t rank = rank_of(logit, id);
-            bool is_better = rank > most;
-#pragma unroll
-            for (int b = 0; b < MOST_BANNED; b++) is_better = is_better && banned[t][b] != uint32_t(id);
-            most = is_better ? rank : most;
-        }
+        for (int r = 0; r < R; r++) put_logit(a, first + t, tile * R + r, pick(sums, t, r), banned[t], most);
     });
     if (lane_id() < M) best[lane_id()][warp_id()] = most;
     __syncthreads();
@@ -162,31 +171,37 @@ struct TwoMatrices {
 
     DEVICE_MEMBER const Matrix& matrix(int, int r) const { return r ? up : gate; }
     DEVICE_MEMBER int row(int tile, int) const { return tile; }
+    DEVICE_MEMBER int tiles() const { return gate.rows; }
 };
 
-// gate * sigmoid(gate) * up
+DEVICE float swiglu(float gate, float up) {
+    float silu = gate / (1.0f + expf(-gate));
+    return silu * up;
+}
+
 template <class W, int M>
 DEVICE void gated(const GatedArgs& a) {
     LAUNCH_SHARED(room);
     int first = blockIdx.y * M, t = lane_id();
     TwoMatrices source = {a.gate, a.up};
     Taken<W, M, true> taken(a.x, first, a.rows, room);
-    Stream<W, 2, TwoMatrices> stream(source, a.gate.k, a.gate.rows, room + taken.bytes());
+    Stream<W, 2, TwoMatrices> stream(source, a.gate.k, source.tiles(), room + taken.bytes());
     let_next_begin();
     wait_for_previous();
     taken.ask();
     taken.take();
     multiply<2>(stream, taken, [&](int tile, const float(&sums)[M][2]) {
-        float gate = pick(sums, t, 0), up = pick(sums, t, 1), silu = gate / (1.0f + expf(-gate));
-        if (t < M && first + t < a.rows) a.to.numbers[int64_t(first + t) * a.to.k + tile] = silu * up;
+        float numbers = swiglu(pick(sums, t, 0), pick(sums, t, 1));
+        if (t < M && first + t < a.rows) a.to.numbers[int64_t(first + t) * a.to.k + tile] = numbers;
     });
 }
 
 #define FEW_KERNEL(name, Args, a, W, M) KERNEL_OF(name, Args, a, most_warps<W>(M) * WARP, 1)
+#define GATING_KERNEL(name, Args, a, W, M) KERNEL_OF(name, Args, a, most_gating_warps<W>(M) * WARP, 1)
 #define ADDING_KERNEL(name, Args, a, W, M) KERNEL_OF(name, Args, a, most_adding_warps<W>(M) * WARP, 1)
 // All kernels of a format for M rows of activations at once.
 #define ROWS(W, M)                                                                     \
     FEW_KERNEL(qkv_##W##_##M, QkvArgs, a, W, M) { qkv<W, M>(a); }                      \
     FEW_KERNEL(logits_##W##_##M, LogitsArgs, a, W, M) { logits<W, M>(a); }             \
     ADDING_KERNEL(add_linear_##W##_##M, LinearArgs, a, W, M) { add_linear<W, M>(a); }  \
-    FEW_KERNEL(gated_##W##_##M, GatedArgs, a, W, M) { gated<W, M>(a); }
+    GATING_KERNEL(gated_##W##_##M, GatedArgs, a, W, M) { gated<W, M>(a); }

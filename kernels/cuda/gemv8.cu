@@ -1,6 +1,6 @@
 // Matrices of 6 and 8 bits, see gemv.cuh.
 #include "gemv.cuh"
 
-ROWS(Int8, 1) ROWS(Int8, 4) ROWS(Int8, 16)
-ROWS(Int8Min, 1) ROWS(Int8Min, 4) ROWS(Int8Min, 16)
-ROWS(Q6K, 1) ROWS(Q6K, 4) ROWS(Q6K, 16)
+ROWS(Int8, 1)
+ROWS(Int8Min, 1)
+ROWS(Q6K, 1)

@@ -20,7 +20,7 @@ struct NumberStager : Reader<NORMS> {
 
     DEVICE_MEMBER NumberStager(const Row& from, uint8_t* room) : Reader<NORMS>(from), to(reinterpret_cast<StagedGroup*>(room)) {}
 
-    // The room that it takes: phases.rs has the same.
+    // The room that it takes: few.rs has the same.
     DEVICE_MEMBER static int bytes(int groups) { return groups * int(sizeof(StagedGroup)); }
 
     DEVICE_MEMBER void put() {

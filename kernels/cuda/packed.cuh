@@ -23,8 +23,7 @@ struct Nibbles {
         begin_copy<16>(to + 16 * slot, s.at(0, 16, at), there);
     }
     DEVICE uint2 pair(const uint8_t* from, int slot, int t, const uint32_t*) {
-        uint32_t w = shared<uint32_t>(from + 16 * slot + 4 * t);
-        return {w & 0x0F0F0F0Fu, w >> 4 & 0x0F0F0F0Fu};
+        return nibble_pair(shared<uint32_t>(from + 16 * slot + 4 * t));
     }
 };
 
@@ -37,14 +36,8 @@ struct Sixteenfold : Nibbles {
 };
 
 struct LookedUp : Nibbles {
-    // As `looked_up`, of one word.
     DEVICE uint2 pair(const uint8_t* from, int slot, int t, const uint32_t* table) {
-        uint32_t w = shared<uint32_t>(from + 16 * slot + 4 * t);
-        uint32_t low = w & 0x77777777u, half = 0x32103210u | (w & 0x88888888u) >> 1;
-        auto four = [&](uint32_t which, uint32_t half) {
-            return __byte_perm(__byte_perm(table[0], table[1], which), __byte_perm(table[2], table[3], which), half);
-        };
-        return {four(low, half), four(low >> 16, half >> 16)};
+        return looked_up_pair(shared<uint32_t>(from + 16 * slot + 4 * t), table);
     }
 };
 
@@ -113,14 +106,9 @@ struct SixBits {
         begin_copy<16>(to + 16 * slot, s.at(0, 16, at), there);
         begin_copy<8>(to + 16 * COLUMNS + 8 * slot, s.at(16, 8, at), there);
     }
-    // As `six_bits`: lines 2t and 2t + 1.
     DEVICE uint2 pair(const uint8_t* from, int slot, int t, const uint32_t*) {
-        uint32_t w = shared<uint32_t>(from + 16 * slot + 4 * t);
-        uint32_t upper = shared<uint32_t>(from + 16 * COLUMNS + 8 * slot + 4 * (t / 2)) >> 4 * (t % 2);
-        auto four = [](uint32_t low, uint32_t high) {
-            return ((low | high << 4 | 0x80808080u) - 0x20202020u) ^ 0x80808080u;
-        };
-        return {four(w & 0x0F0F0F0Fu, upper & 0x03030303u), four(w >> 4 & 0x0F0F0F0Fu, upper >> 2 & 0x03030303u)};
+        const uint8_t* upper = from + 16 * COLUMNS + 8 * slot + 4 * (t / 2);
+        return six_bits_pair(shared<uint32_t>(from + 16 * slot + 4 * t), shared<uint32_t>(upper), t);
     }
     DEVICE uint2 fetch(const Source& s, uint32_t at) {
         return {read<uint16_t>(s.at(26, 2, at / 8)), read<uint16_t>(s.at(24, 2, at))};

@@ -138,7 +138,7 @@ struct Stager : Reader<NORMS> {
 
     DEVICE_MEMBER Stager(const Row& from, uint8_t* room) : Reader<NORMS>(from), to(places_of(room, int(from.k / GROUP))) {}
 
-    // The room that it takes: phases.rs has the same.
+    // The room that it takes: few.rs has the same.
     DEVICE_MEMBER static int bytes(int groups) { return (groups * (NORMS ? 88 : 48) + 15) / 16 * 16; }
 
     DEVICE_MEMBER void put() {

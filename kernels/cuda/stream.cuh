@@ -41,7 +41,7 @@ DEVICE void begin_strip(uint8_t* to, const Matrix& m, uint32_t at, uint32_t coun
 }
 
 // Strips of a row that are computed together, one of codes alone having to wait for shared memory at every step; and how many times that
-// a warp has room for, of so many rows: phases.rs has the same. More for two rows of 4 bits made TinyLlama 0.6 % slower, of 8 bits 9 %
+// a warp has room for, of so many rows: few.rs has the same. More for two rows of 4 bits made TinyLlama 0.6 % slower, of 8 bits 9 %
 // faster (H100).
 template <class W>
 constexpr int TOGETHER = W::FLOAT ? 1 : 2;
@@ -119,52 +119,30 @@ DEVICE void add_group(const W (&w)[R], const Group& x, bool there, float (&sums)
     }
 }
 
-// Rows of codes as another kernel made them, in shared memory: without, every warp reads them from the second-level cache for every tile.
-template <int M>
-struct CopiedRows {
-    int4* low;       // (M, groups)
-    int4* high;      // (M, groups)
-    Scales* scales;  // (M, groups)
-
-    DEVICE_MEMBER CopiedRows(uint8_t* room, int groups)
-        : low(reinterpret_cast<int4*>(room)), high(low + M * groups), scales(reinterpret_cast<Scales*>(high + M * groups)) {}
-
-    // The room that they take: phases.rs has the same.
-    DEVICE_MEMBER static int bytes(int groups) { return M * groups * int(2 * sizeof(int4) + sizeof(Scales)); }
-
-    // Rows from `first` on, by all threads of a block, which see them behind the next barrier.
-    DEVICE_MEMBER void put(const Activations& x, int first, int count, int groups) const {
-        int n = min(M, count - first) * groups;
-        int64_t from = int64_t(first) * groups;
-#pragma unroll 2
-        for (int i = threadIdx.x; i < n; i += blockDim.x) {
-            const int4* codes = reinterpret_cast<const int4*>(x.codes) + 2 * (from + i);
-            low[i] = fresh(codes), high[i] = fresh(codes + 1), scales[i] = fresh_as<int4>(x.scales + from + i);
-        }
-    }
-};
-
 // How a kernel gets at its activations: M rows, `first` and those behind it. NORMS says that they are to be normed.
 template <class W, int M, bool NORMS>
 struct Taken {
-    // Whether blocks make of the row what they multiply; and whether they copy rows that are made.
-    static constexpr bool STAGED = M == 1, COPIED = M > 1 && !W::FLOAT;
+    // Whether blocks make of the row what they multiply. Several rows are read where they are.
+    static constexpr bool STAGED = M == 1;
     const Input& x;
     int first, rows;
     std::conditional_t<W::FLOAT, NumberStager<NORMS>, Stager<NORMS>> stager;
-    CopiedRows<M> copied;
     float factors[M];
+
+    DEVICE_MEMBER static Row row_at(Row row, int at) {
+        row.numbers += at * row.k;
+        return row;
+    }
 
     // Asks for what is there before the kernel in front has ended.
     DEVICE_MEMBER Taken(const Input& from, int at, int count, uint8_t* room)
-        : x(from), first(at), rows(count), stager(from.row, room), copied(room, int(from.ready.k / GROUP)) {
+        : x(from), first(at), rows(count), stager(row_at(from.row, at), room) {
         if constexpr (STAGED) stager.ask_early();
     }
 
     // Of the block's room.
     DEVICE_MEMBER int bytes() const {
-        int groups = int(x.row.k / GROUP);
-        return STAGED ? stager.bytes(groups) : COPIED ? copied.bytes(groups) : 0;
+        return STAGED ? stager.bytes(int(x.row.k / GROUP)) : 0;
     }
 
     // As soon as it has.
@@ -178,10 +156,6 @@ struct Taken {
             stager.put();
             factors[0] = stager.norm();
         } else {
-            if constexpr (COPIED) {
-                copied.put(x.ready, first, rows, int(x.ready.k / GROUP));
-                __syncthreads();
-            }
 #pragma unroll
             for (int t = 0; t < M; t++) factors[t] = fresh(x.ready.factors + min(first + t, rows - 1));
         }
@@ -229,17 +203,9 @@ DEVICE void add_staged(const Taken<W, 1, NORMS>& a, int groups, int first, Load 
 // Adds group g of row t of the activations, which another kernel made.
 template <int R, class W, int M, bool NORMS>
 DEVICE void add_ready(const Taken<W, M, NORMS>& a, int groups, int g, int t, const W (&w)[R], float (&sums)[R]) {
-    const Activations& x = a.x.ready;
-    int64_t row = a.first + t, at = row * groups + g;
-    if constexpr (W::FLOAT) {
-        const float4* fours = reinterpret_cast<const float4*>(x.numbers + at * GROUP);
-        add_group<W, R>(w, numbers_by([&](int i) { return fresh(fours + i); }), true, sums);
-    } else {
-        int here = t * groups + g;
-        Scales s = a.copied.scales[here];
-        add_group<W, R>(w, Bytes{a.copied.low[here], a.copied.high[here], s.scale, s.sum}, true, sums);
-        if (s.rest_scale != 0.0f) add_group<W, R>(w, codes_of(x.rests + at * GROUP, s.rest_scale, s.rest_sum), true, sums);
-    }
+    static_assert(W::FLOAT, "packed matrices take several rows in several.cuh");
+    const float4* fours = reinterpret_cast<const float4*>(a.x.ready.numbers + (int64_t(a.first + t) * groups + g) * GROUP);
+    add_group<W, R>(w, numbers_by([&](int i) { return fresh(fours + i); }), true, sums);
 }
 
 // Adds a lot of a tile to all rows' sums.

@@ -72,9 +72,4 @@ DEVICE Source source(const Matrix& m, int row) {
     return {m.planes, min(row, m.rows - 1) * groups, m.rows * groups};
 }
 
-template <class T>
-DEVICE T shared(const uint8_t* from) {
-    return *reinterpret_cast<const T*>(from);
-}
-
 }  // namespace tile

@@ -31,46 +31,58 @@ DEVICE T read(const uint8_t* from) {
 #endif
 }
 
-// Byte b of word w: number 8w + b in the low half, 8w + 4 + b in the high one.
-DEVICE Codes nibbles(uint4 q) {
+template <class T>
+DEVICE T shared(const uint8_t* from) {
+    return *reinterpret_cast<const T*>(from);
+}
+
+// Of a word, the codes of numbers 0 to 3 and 4 to 7: byte b has number b in its low half, 4 + b in the high one.
+DEVICE uint2 nibble_pair(uint32_t w) { return {w & 0x0F0F0F0Fu, w >> 4 & 0x0F0F0F0Fu}; }
+
+// The same where nibble j is number j, which is looked up in 16 signed bytes. A permutation takes the lower three bits of four
+// nibbles; the fourth picks between the table's halves.
+DEVICE uint2 looked_up_pair(uint32_t w, const uint32_t* table) {
+    uint32_t low = w & 0x77777777u, half = 0x32103210u | (w & 0x88888888u) >> 1;
+    auto four = [&](uint32_t which, uint32_t half) {
+        return __byte_perm(__byte_perm(table[0], table[1], which), __byte_perm(table[2], table[3], which), half);
+    };
+    return {four(low, half), four(low >> 16, half >> 16)};
+}
+
+// The same of 6 bits less 32, word t of a group: nibbles, and the upper bits of line l of 4 numbers at bits 2(l % 4) of the bytes of word
+// l / 4, which is `high`. The subtraction borrows from no neighbour: the bytes are made 128 larger for it.
+DEVICE uint2 six_bits_pair(uint32_t w, uint32_t high, int t) {
+    auto four = [](uint32_t low, uint32_t high) { return ((low | high << 4 | 0x80808080u) - 0x20202020u) ^ 0x80808080u; };
+    uint2 low = nibble_pair(w);
+    high >>= 4 * (t % 2);
+    return {four(low.x, high & 0x03030303u), four(low.y, high >> 2 & 0x03030303u)};
+}
+
+// A group's codes, of whose words `pair(w, t)` gives two.
+template <class Pair>
+DEVICE Codes codes_by(uint4 q, Pair pair) {
     Codes c;
     uint32_t words[4] = {q.x, q.y, q.z, q.w};
 #pragma unroll
-    for (int w = 0; w < 4; w++) {
-        c.words[2 * w] = words[w] & 0x0F0F0F0Fu;
-        c.words[2 * w + 1] = words[w] >> 4 & 0x0F0F0F0Fu;
+    for (int t = 0; t < 4; t++) {
+        uint2 both = pair(words[t], t);
+        c.words[2 * t] = both.x;
+        c.words[2 * t + 1] = both.y;
     }
     return c;
 }
 
-// Nibble j of word w: number 8w + j, which is looked up in 16 signed bytes. A permutation takes the lower three bits of four
-// nibbles; the fourth picks between the table's halves.
+DEVICE Codes nibbles(uint4 q) {
+    return codes_by(q, [](uint32_t w, int) { return nibble_pair(w); });
+}
+
 DEVICE Codes looked_up(uint4 q, const uint32_t* table) {
-    Codes c;
-    uint32_t words[4] = {q.x, q.y, q.z, q.w};
-#pragma unroll
-    for (int w = 0; w < 4; w++) {
-        uint32_t low = words[w] & 0x77777777u, half = 0x32103210u | (words[w] & 0x88888888u) >> 1;
-        c.words[2 * w] = __byte_perm(__byte_perm(table[0], table[1], low), __byte_perm(table[2], table[3], low), half);
-        low >>= 16;
-        half >>= 16;
-        c.words[2 * w + 1] =
-            __byte_perm(__byte_perm(table[0], table[1], low), __byte_perm(table[2], table[3], low), half);
-    }
-    return c;
+    return codes_by(q, [&](uint32_t w, int) { return looked_up_pair(w, table); });
 }
 
 // 32 signed bytes: the first 16 of every group in the first plane, the others in the second.
 DEVICE Codes bytes(uint4 low, uint4 high) { return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}}; }
 
-// 6 bits less 32: nibbles, and the upper bits of line l of 4 numbers at bits 2(l % 4) of the bytes of word l / 4. The
-// subtraction borrows from no neighbour: the bytes are made 128 larger for it.
 DEVICE Codes six_bits(uint4 low, uint2 high) {
-    Codes c = nibbles(low);
-#pragma unroll
-    for (int l = 0; l < 8; l++) {
-        uint32_t upper = (l < 4 ? high.x : high.y) >> 2 * (l % 4) & 0x03030303u;
-        c.words[l] = ((c.words[l] | upper << 4 | 0x80808080u) - 0x20202020u) ^ 0x80808080u;
-    }
-    return c;
+    return codes_by(low, [&](uint32_t w, int t) { return six_bits_pair(w, t < 2 ? high.x : high.y, t); });
 }

@@ -11,6 +11,11 @@ use super::tiny::Random;
 
 /// Matrices of the type that `dtype` gives for their names.
 pub fn weights(config: &Config, extras: Extras, dtype: impl Fn(&str) -> DType) -> Weights {
+    normed(config, extras, dtype, |_| 1.0)
+}
+
+/// The same with weights of norms, of which `norm` gives each number.
+pub fn normed(config: &Config, extras: Extras, dtype: impl Fn(&str) -> DType, norm: impl Fn(usize) -> f32) -> Weights {
     let tensors = tensors::shapes(config, extras).into_iter().enumerate().map(|(i, (name, shape))| {
         let n = shape.iter().product();
         let (dtype, bytes) = match (shape.len(), dtype(&name)) {
@@ -18,7 +23,7 @@ pub fn weights(config: &Config, extras: Extras, dtype: impl Fn(&str) -> DType) -
             (2, DType::BF16) => {
                 (DType::BF16, numbers(i, n).flat_map(|x| half::bf16::from_f32(x).to_le_bytes()).collect())
             }
-            // Those of `random` are all 1.
+            (1, _) if name.contains("norm") => (DType::F32, (0..n).flat_map(|i| norm(i).to_le_bytes()).collect()),
             (1, _) if name.ends_with("bias") => (DType::F32, numbers(i, n).flat_map(f32::to_le_bytes).collect()),
             (2, dtype) => (dtype, random::tensor(3, i as u64, dtype, n).unwrap()),
             _ => (DType::F32, random::tensor(3, i as u64, DType::F32, n).unwrap()),

@@ -20,6 +20,8 @@
 #include "../../kernels/cuda/plain.cu"
 #include "../../kernels/cuda/prefill.cu"
 #include "../../kernels/cuda/rows.cu"
+#include "../../kernels/cuda/several4.cu"
+#include "../../kernels/cuda/several8.cu"
 
 namespace host {
 // Bytes behind a block's shared memory that nobody is to write.
@@ -31,7 +33,7 @@ namespace {
 constexpr size_t STACK = 64 << 10;
 using Kernel = void (*)(const void*);
 
-enum State { READY, AT_BLOCK, AT_WARP, DONE };
+enum State { READY, AT_BLOCK, AT_TEAM, AT_WARP, DONE };
 
 // A thread of the block: its stack, and where it goes on.
 struct Fiber {
@@ -48,6 +50,8 @@ uint32_t words[2][MOST];
 jmp_buf scheduler;
 ucontext_t from;
 int current;
+// Threads of a team, once some have met.
+int team;
 Kernel kernel;
 const void* args;
 
@@ -107,6 +111,7 @@ void run_block(bool backwards) {
             if (fibers[which].state == READY) turn(which), moved = true;
         }
         for (int w = 0; w < threads; w += WARP) moved |= release(w, WARP, AT_WARP);
+        for (int i = 0; team > 0 && i < threads; i += team) moved |= release(i, team, AT_TEAM);
         moved |= release(0, threads, AT_BLOCK);
     }
     for (int i = 0; i < threads; i++)
@@ -118,6 +123,10 @@ void run_block(bool backwards) {
 }  // namespace
 
 void meet_block() { wait(AT_BLOCK); }
+void meet_team(int threads) {
+    team = threads;
+    wait(AT_TEAM);
+}
 void meet_warp() { wait(AT_WARP); }
 uint32_t* lanes() { return words[fibers[current].shuffles++ % 2] + thread.x / WARP * WARP; }
 }  // namespace host

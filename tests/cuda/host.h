@@ -22,8 +22,9 @@ struct Index { unsigned x, y, z; };
 extern Index thread, block, grid, dim;
 extern uint8_t launch_shared[];
 
-// Ends this thread's turn until all of the block, or of its warp, have come here.
+// Ends this thread's turn until all of the block, of its so many threads of it, or of its warp, have come here.
 void meet_block();
+void meet_team(int threads);
 void meet_warp();
 // A word of each lane of this thread's warp; in turn one of two, so that none is written while it is still read.
 uint32_t* lanes();

@@ -1,7 +1,8 @@
-//! How kernels over a matrix are cut into blocks, with few rows of activations: `gemv.cuh`.
+//! How kernels over a matrix are cut into blocks, with few rows of activations: `gemv.cuh`, and `several.cuh` in several.rs.
 
 use super::gpu::Gpu;
 use super::layout::matrix_bytes;
+use super::several;
 use crate::format::packed::{Format, GROUP};
 
 /// Warps of a block: `WARPS` of `common.cuh`.
@@ -36,29 +37,25 @@ pub struct Few<'a> {
     pub rows: usize,
 }
 
-impl Few<'_> {
-    /// Rows of activations that a block takes at once.
-    pub fn at_once(&self, room: usize) -> usize {
-        match self.rows {
-            1 if stages(self.format, 1, self.k, self.is_normed, room) => 1,
-            1..=4 => 4,
-            _ if self.format.is_float()
-                || copied_bytes(self.format, self.k, 16) + MOST_OF_A_WARP + OWN_SHARED > room =>
-            {
-                4
-            }
-            _ => 16,
-        }
-    }
+/// A launch of such a kernel.
+pub struct Cut {
+    /// Rows of activations that a block takes.
+    pub at_once: usize,
+    pub blocks: usize,
+    /// Warps of a block, and the shared memory that it takes.
+    pub warps: usize,
+    pub shared: usize,
+}
 
+impl Few<'_> {
     /// What a block can have: the same of `gemv.cuh`.
     fn most_warps(&self, at_once: usize) -> usize {
-        match (at_once, self.what) {
-            (1, _) if self.format.is_float() => 16,
-            (1, "add_linear") => 32,
-            (1, _) => 24,
-            _ if self.format.is_float() => WARPS,
-            _ => 16,
+        match self.what {
+            _ if at_once > 1 => WARPS,
+            _ if self.format.is_float() => 16,
+            "add_linear" => 32,
+            "gated" => 16,
+            _ => 24,
         }
     }
 
@@ -66,34 +63,37 @@ impl Few<'_> {
     fn shared(&self, at_once: usize, warps: usize) -> usize {
         let strip = matrix_bytes(self.format, 1, STRIP).next_multiple_of(16);
         let lots = if self.tile == 1 || matrix_bytes(self.format, 1, GROUP * 8) >= GROUP * 8 { 3 } else { 2 };
-        let rows = match at_once {
-            1 => staged_bytes(self.format, self.k, self.is_normed),
-            rows => copied_bytes(self.format, self.k, rows),
-        };
+        let rows = if at_once == 1 { staged_bytes(self.format, self.k, self.is_normed) } else { 0 };
         rows + warps * lots * together(self.format) * self.tile * strip
     }
 
-    /// Blocks, warps of each, and the shared memory that they take. One block a multiprocessor, of as few warps as it takes to have all
-    /// tiles in as few turns as there can be, and of as many as it takes to quantize four numbers each; with several rows in floating
-    /// point, blocks of 8 warps for one turn.
-    pub fn cut(&self, gpu: &dyn Gpu) -> [usize; 3] {
-        let at_once = self.at_once(gpu.shared_memory());
+    /// Of several packed rows, teams of warps (`several.rs`), or a row a block where blocks have no room for more. Otherwise one block a
+    /// multiprocessor, of as few warps as it takes to have all tiles in as few turns as there can be, and of as many as it takes to
+    /// quantize four numbers each; with several rows in floating point, blocks of 8 warps for one turn.
+    pub fn cut(&self, gpu: &dyn Gpu) -> Cut {
+        let is_float = self.format.is_float();
+        if self.rows > 1
+            && !is_float
+            && let Some(cut) = several::cut(self, gpu)
+        {
+            return cut;
+        }
+        let at_once = if is_float && !self.is_staged(gpu) { 4 } else { 1 };
         let fits = |warps: &usize| self.shared(at_once, *warps) <= gpu.shared_memory() - OWN_SHARED;
         let most = (1..=self.most_warps(at_once)).rev().find(fits).unwrap_or(1);
-        if at_once > 1 && self.format.is_float() {
-            return [self.tiles.div_ceil(most), most, self.shared(at_once, most)];
+        if at_once > 1 {
+            return Cut { at_once, blocks: self.tiles.div_ceil(most), warps: most, shared: self.shared(at_once, most) };
         }
         let turns = self.tiles.div_ceil(gpu.multiprocessors() * most);
         let warps = self.tiles.div_ceil(gpu.multiprocessors() * turns);
         let blocks = self.tiles.div_ceil(turns * warps);
         let warps = warps.max(most.min(QUANTIZING_WARPS).min(self.k.div_ceil(4 * 32)));
-        [blocks, warps, self.shared(at_once, warps.min(self.tiles.div_ceil(blocks)))]
+        Cut { at_once, blocks, warps, shared: self.shared(at_once, warps.min(self.tiles.div_ceil(blocks))) }
     }
-}
 
-/// Shared memory of so many rows that a block copies: `CopiedRows` of `stream.cuh`.
-fn copied_bytes(format: Format, k: usize, rows: usize) -> usize {
-    if format.is_float() { 0 } else { rows * (k / GROUP) * 48 }
+    fn is_staged(&self, gpu: &dyn Gpu) -> bool {
+        stages(self.format, self.rows, self.k, self.is_normed, gpu.shared_memory())
+    }
 }
 
 /// Warps of a block that are there to quantize alone, at most: their registers keep the next kernel's blocks out.
@@ -103,7 +103,7 @@ pub const STRIP: usize = 32 * GROUP;
 /// Bytes that a warp's weights take at most: two rows of two strips in f32.
 const MOST_OF_A_WARP: usize = 2 * 2 * STRIP * 4;
 /// Shared memory that kernels over matrices have beside what a launch gives them, at most.
-const OWN_SHARED: usize = 5120;
+pub const OWN_SHARED: usize = 5120;
 
 /// Strips of a row that are computed together: `TOGETHER` of `stream.cuh`.
 fn together(format: Format) -> usize {

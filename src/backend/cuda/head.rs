@@ -7,6 +7,7 @@ use super::few::Few;
 use super::flights::NO_TOKEN;
 use super::gpu::Address;
 use super::memory::head_rows;
+use super::several;
 use crate::backend::{Out, Want};
 use crate::error::Result;
 
@@ -112,7 +113,10 @@ impl Cuda {
         if self.is_whole(out) {
             return self.read_out(out);
         }
-        for some in out.chunks(head_rows(&self.limits)) {
+        // Rows that are named, and not in order, are quantized for kernels of several rows.
+        let (head, k) = (self.model.head.format, self.model.config.hidden);
+        let has_room = head.is_float() || several::fits(head, k, self.gpu.shared_memory());
+        for some in out.chunks(if has_room { head_rows(&self.limits) } else { 1 }) {
             self.logits_of(some)?;
             self.read_out(some)?;
         }

@@ -11,7 +11,7 @@ use crate::format::packed::{Format, GROUP, MINIMUM, TILE, q4k, q6k};
 pub const ALIGN: usize = 256;
 
 /// Bytes that a group of a row has in each plane, and how many groups share them.
-fn planes(format: Format) -> &'static [(usize, usize)] {
+pub fn planes(format: Format) -> &'static [(usize, usize)] {
     match format {
         Format::Affine4 | Format::Lut4 => &[(16, 1), (2, 1)],
         Format::Affine4Min => &[(16, 1), (4, 1)],

@@ -23,6 +23,7 @@ mod phases;
 mod prefill;
 pub mod probe;
 mod replay;
+mod several;
 mod step;
 
 pub use args::Plain;

@@ -4,7 +4,7 @@ use super::Cuda;
 use super::args::{
     Activations, Attend, Begin, Gated, Input, Linear, NONE, Part, Plain, Qkv, Quantize, Row, bytes_of, bytes_of_mut,
 };
-use super::few::{Few, STRIP, coded_bytes, stages};
+use super::few::{Cut, Few, STRIP, coded_bytes, stages};
 use super::gpu::{Address, Launch, THREADS};
 use super::memory::{CHUNK, Places, SPAN};
 use super::model::Matrix;
@@ -33,8 +33,7 @@ impl Cuda {
 
     /// A kernel over a matrix, or over two.
     pub fn over<A: Plain>(&mut self, few: &Few<'_>, args: A) -> Result<()> {
-        let [blocks, warps, shared] = few.cut(&*self.gpu);
-        let at_once = few.at_once(self.gpu.shared_memory());
+        let Cut { at_once, blocks, warps, shared } = few.cut(&*self.gpu);
         let launch = Launch {
             kernel: &format!("{}_{:?}_{at_once}", few.what, few.format),
             grid: [blocks as u32, few.rows.div_ceil(at_once) as u32, 1],
