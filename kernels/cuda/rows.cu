@@ -7,7 +7,12 @@ struct QuantizeArgs {
     Row row;           // The first of rows of so many numbers.
     const int* which;  // The row for each row of the result; null for all of them in order.
     Activations to;
+    int keeps_numbers;  // For weights in floating point.
+    int pad;
 };
+
+// Threads of a block, at most.
+constexpr int MOST_QUANTIZING = 512;
 
 // What stage() makes of a row, and the row itself.
 template <bool NORMS>
@@ -30,12 +35,13 @@ DEVICE void quantize_row(const QuantizeArgs& a) {
         a.to.scales[to * groups + g] = staged.scales[g];
         if (staged.scales[g].rest_scale != 0.0f) rests[2 * g] = staged.rest_low[g], rests[2 * g + 1] = staged.rest_high[g];
     }
+    if (!a.keeps_numbers) return;
     for (int64_t i = threadIdx.x; i < a.to.k; i += blockDim.x) {
         float x = fresh(stager.row.numbers + i);
         a.to.numbers[to * a.to.k + i] = NORMS ? x * a.row.weight[i] : x;
     }
 }
 
-KERNEL(quantize_rows, QuantizeArgs, a) { quantize_row<false>(a); }
+KERNEL_OF(quantize_rows, QuantizeArgs, a, MOST_QUANTIZING, 1) { quantize_row<false>(a); }
 // Rows that are to be normed: sums with their codes are to be multiplied with the row's factor.
-KERNEL(quantize_unnormed, QuantizeArgs, a) { quantize_row<true>(a); }
+KERNEL_OF(quantize_unnormed, QuantizeArgs, a, MOST_QUANTIZING, 1) { quantize_row<true>(a); }

@@ -170,6 +170,8 @@ pub struct Quantize {
     /// 0 for all rows in order.
     pub which: Address,
     pub to: Activations,
+    pub keeps_numbers: i32,
+    pub pad: i32,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::Cuda;
 use super::gpu::{Gpu, Pinned};
-use super::memory::{FEW, head_rows};
+use super::memory::{few, head_rows};
 use super::step::STEPS;
 use crate::backend::{Batch, Limits, Seq, StepOut, Token};
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ impl Outbox {
     /// # Errors
     /// When there is no memory for it.
     pub fn new(limits: &Limits, gpu: &mut dyn Gpu) -> Result<Self> {
-        let stride = FEW.max(head_rows(limits)) + 1;
+        let stride = few(limits).max(head_rows(limits)) + 1;
         let words = gpu.take_pinned(4 * stride * (STEPS + 1))?;
         words.put(0, &vec![0; 4 * stride * (STEPS + 1)]);
         Ok(Self { words, stride })

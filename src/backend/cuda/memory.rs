@@ -11,6 +11,8 @@ use crate::model::config::Config;
 
 /// Up to so many rows have each chunk of their context attended to by a block of its own, and are decoded by recorded steps.
 pub const FEW: usize = 16;
+/// The same where there may be more sequences than those: what blocks leave takes memory for each row and chunk.
+const FEW_OF_MANY: usize = 32;
 /// Rows whose scores are in memory at a time where attention is plain.
 pub const PLAIN_ROWS: usize = 8;
 /// Positions of a chunk: `CHUNK` of `attention.cu`.
@@ -121,7 +123,7 @@ impl Buffers {
     pub fn new(arena: &mut Arena, config: &Config, limits: &Limits, options: Options) -> Self {
         let plain_rows = if options.flash_attention { 0 } else { PLAIN_ROWS };
         let new_pages = if options.kv_type == KvType::Q8_0 { limits.chunk.div_ceil(PAGE) } else { 0 };
-        let (rows, few, q_dim) = (limits.chunk, limits.chunk.min(FEW), config.q_dim());
+        let (rows, few, q_dim) = (limits.chunk, few(limits), config.q_dim());
         let places = [few, rows].map(|rows| Places::new(arena, config, limits, rows));
         let mut numbers = |count: usize| arena.take(4 * count);
         Self {
@@ -146,6 +148,11 @@ impl Buffers {
             gated: activations(arena, rows, config.ffn),
         }
     }
+}
+
+/// Rows that a step of few has at most.
+pub fn few(limits: &Limits) -> usize {
+    limits.chunk.min(if limits.sequences > FEW { FEW_OF_MANY } else { FEW })
 }
 
 /// Chunks of the longest context.

@@ -33,7 +33,7 @@ pub use model::refusal;
 use self::args::bytes_of;
 use self::flights::{Flights, Outbox};
 pub use self::memory::FEW;
-use self::memory::{Arena, Buffers, head_rows};
+use self::memory::{Arena, Buffers, few, head_rows};
 use self::model::Model;
 use self::prefill::Tiles;
 use self::replay::Replays;
@@ -109,7 +109,7 @@ impl Cuda {
         let model = Model::load(config, weights, plan.weights, progress, &mut *gpu)?;
         let workspace = gpu.take(plan.workspace as usize)?;
         let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options);
-        let few = plan.limits.chunk.min(FEW);
+        let few = few(&plan.limits);
         gpu.write(buffers.slices, &vec![0; 4 * few])?;
         gpu.write(buffers.best, &vec![0; 8 * few.max(head_rows(&plan.limits))])?;
         gpu.write(buffers.ended, &[0; 4])?;
@@ -123,7 +123,7 @@ impl Cuda {
             buffers,
             limits: plan.limits,
             options,
-            step: Step::default(),
+            step: Step::new(few),
             tiles: Tiles::default(),
             replays: Replays::default(),
             outcome: Outcome::default(),

@@ -13,6 +13,9 @@ use crate::backend::{Batch, Out, PAGE, Phases, Probe, Slot};
 use crate::error::{Error, Result};
 use crate::format::packed::Format;
 
+/// Threads of a block that quantizes a row: the same of `rows.cu`.
+const MOST_QUANTIZING: usize = 512;
+
 impl Cuda {
     fn launch<A: Plain>(&mut self, launch: &Launch<'_>, args: A) -> Result<()> {
         self.gpu.launch(launch, bytes_of(&[args]))
@@ -44,17 +47,25 @@ impl Cuda {
         self.launch(&launch, args)
     }
 
-    /// Quantizes rows of numbers: those that `which` names, or all in order.
-    pub fn quantize(&mut self, row: Row, which: Address, rows: usize, to: Activations) -> Result<()> {
-        let is_normed = row.weight != 0;
+    /// Quantizes rows of numbers for matrices of some formats: those that `which` names, or all in order.
+    pub fn quantize(
+        &mut self,
+        row: Row,
+        which: Address,
+        rows: usize,
+        to: Activations,
+        formats: &[Format],
+    ) -> Result<()> {
+        let (is_normed, k) = (row.weight != 0, to.k as usize);
         let launch = Launch {
             kernel: if is_normed { "quantize_unnormed" } else { "quantize_rows" },
             grid: [rows as u32, 1, 1],
-            threads: THREADS,
-            shared: coded_bytes(to.k as usize, is_normed),
+            threads: (k / 4).next_multiple_of(32).min(MOST_QUANTIZING) as u32,
+            shared: coded_bytes(k, is_normed),
             waits: true,
         };
-        self.launch(&launch, Quantize { row, which, to })
+        let keeps_numbers = formats.iter().any(|format| format.is_float()).into();
+        self.launch(&launch, Quantize { row, which, to, keeps_numbers, pad: 0 })
     }
 
     /// Numbers as rows to be multiplied; `weight` is that of their norm, or 0.
@@ -76,7 +87,7 @@ impl Cuda {
         formats: &[Format],
     ) -> Result<Input> {
         if which != 0 || !formats.iter().all(|format| self.stages(*format, rows, &row)) {
-            self.quantize(row, which, rows, ready)?;
+            self.quantize(row, which, rows, ready, formats)?;
         }
         Ok(Input { row, ready })
     }
@@ -164,10 +175,11 @@ impl Cuda {
         self.enqueue_head_of(out)
     }
 
-    /// What attention gave, quantized.
+    /// What attention gave, quantized for any layer's matrix.
     fn quantize_heads(&mut self) -> Result<()> {
         let row = self.row(self.buffers.attended, 0, self.model.config.q_dim());
-        self.quantize(row, 0, self.step.rows(), self.buffers.heads)
+        let formats: Vec<Format> = self.model.layers.iter().map(|l| l.o.format).collect();
+        self.quantize(row, 0, self.step.rows(), self.buffers.heads, &formats)
     }
 
     /// Adds a matrix's product with numbers, which are `ready` where the step is one of many rows, to the residual stream.
@@ -332,7 +344,8 @@ impl Probe for Cuda {
             Slot::Attended => self.quantize_heads(),
             Slot::Hidden | Slot::Query => Ok(()),
             Slot::Gated => {
-                self.quantize(self.row(place, 0, self.model.config.ffn), 0, self.step.rows(), self.buffers.gated)
+                let row = self.row(place, 0, self.model.config.ffn);
+                self.quantize(row, 0, self.step.rows(), self.buffers.gated, &[])
             }
         }
     }

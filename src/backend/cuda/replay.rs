@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
+use super::Cuda;
 use super::gpu::{Address, Graph};
-use super::memory::{SPAN, head_rows};
-use super::{Cuda, FEW};
+use super::memory::{SPAN, few, head_rows};
 use crate::backend::Batch;
 use crate::error::Result;
 
@@ -27,7 +27,7 @@ impl Cuda {
     /// The recorded step that a batch can use: each sequence has one row, of which a token is wanted that the GPU can choose.
     pub fn replay_key(&self, batch: &Batch<'_>) -> Option<Key> {
         let rows = batch.rows.len();
-        let decodes = rows <= FEW.min(head_rows(&self.limits))
+        let decodes = rows <= few(&self.limits).min(head_rows(&self.limits))
             && self.step.is_chosen_there()
             && batch.seqs.len() == rows
             && batch.out.len() == rows

@@ -3,7 +3,7 @@
 use super::args::bytes_of;
 use super::draws;
 use super::gpu::{Gpu, Pinned};
-use super::memory::{Buffers, FEW, Places};
+use super::memory::{Buffers, Places, few};
 use super::model::Model;
 use crate::backend::{Batch, Limits, Out, PAGE, Seq, Want};
 use crate::error::Result;
@@ -16,6 +16,8 @@ pub const STEPS: usize = 4;
 /// The rows of a step.
 #[derive(Default)]
 pub struct Step {
+    /// Rows that steps of few have at most.
+    few: usize,
     /// (rows): ids, or rows of the step before.
     tokens: Vec<u32>,
     seqs: Vec<Seq>,
@@ -32,12 +34,16 @@ pub struct Step {
 }
 
 impl Step {
+    pub fn new(few: usize) -> Self {
+        Self { few, ..Self::default() }
+    }
+
     pub fn rows(&self) -> usize {
         self.positions.len()
     }
 
     pub fn is_of_few(&self) -> bool {
-        self.rows() <= FEW
+        self.rows() <= self.few
     }
 
     pub fn seqs(&self) -> &[Seq] {
@@ -152,7 +158,7 @@ impl Inbox {
     /// # Errors
     /// When there is no memory for it.
     pub fn new(config: &Config, limits: &Limits, gpu: &mut dyn Gpu) -> Result<Self> {
-        let rows = limits.chunk.min(FEW);
+        let rows = few(limits);
         let stride = Places::words(config, limits, rows);
         Ok(Self { words: gpu.take_pinned(4 * stride * (STEPS + 1))?, stride, rows, head_dim: config.head_dim })
     }
