@@ -182,6 +182,14 @@ fn phases_agree_with_biases_windows_mixed_types_and_odd_heads() {
 }
 
 #[test]
+fn phases_agree_where_one_kernel_has_matrices_of_two_types() {
+    let config = Config { hidden: 256, ffn: 256, heads: 8, layers: 1, ..config() };
+    let mixed = |name: &str| if name.contains("attn_v") { DType::Q6K } else { DType::Q4K };
+    let weights = common::made::weights(&config, TIED, mixed);
+    check_phases_of("q4_k and q6_k", &config, &weights, KvType::F16, &[[1, 0, 0], [3, 1, 0]], INT8);
+}
+
+#[test]
 fn phases_agree_with_heads_of_the_usual_sizes() {
     for (heads, kv_heads, head_dim, window) in [(6, 2, 64, None), (8, 1, 128, Some(300)), (8, 4, 64, None)] {
         let config = Config { heads, kv_heads, head_dim, window, layers: 1, ..config() };

@@ -142,12 +142,12 @@ struct Pairs {
 };
 
 template <class W, int M>
-DEVICE void qkv(const QkvArgs& a) {
+DEVICE void qkv(const QkvArgs& a, Share share = whole_grid()) {
     LAUNCH_SHARED(room);
     int first = blockIdx.y * M, t = lane_id();
     Pairs source = {a};
     Taken<W, M, true> taken(a.x, first, a.rows, room);
-    Stream<W, 2, Pairs> stream(source, int(a.x.row.k), source.tiles(), room + taken.bytes());
+    Stream<W, 2, Pairs> stream(source, int(a.x.row.k), source.tiles(), room + taken.bytes(), share);
     Pair pair = source.pair(min(stream.first(), source.tiles() - 1));
     wait_for_previous();
     // Not before: attention reads what steps before this one left before it waits for this kernel.
@@ -163,6 +163,19 @@ DEVICE void qkv(const QkvArgs& a) {
         pair = source.pair(tile);
         if (writes) to = goes_to(a, pair, first + t);
     });
+}
+
+// Parts of two formats at once: the first `split` blocks have those of the one.
+struct TwoQkvArgs {
+    QkvArgs first, second;
+    int64_t split;
+};
+
+template <class V, class W>
+DEVICE void two_qkv(const TwoQkvArgs& a) {
+    int block = blockIdx.x, split = int(a.split);
+    if (block < split) qkv<V, 1>(a.first, {block, split});
+    else qkv<W, 1>(a.second, {block - split, int(gridDim.x) - split});
 }
 
 // A row of the gate and the same of `up`.

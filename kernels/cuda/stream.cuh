@@ -48,26 +48,34 @@ constexpr int TOGETHER = W::FLOAT ? 1 : 2;
 template <class W>
 constexpr int lots_of(int rows) { return rows == 1 || W::planes(1).before + W::planes(1).bytes >= GROUP ? 3 : 2; }
 
-// A warp's tiles: R rows each, which `Source` finds: `matrix(tile, r)` and `row(tile, r)`. Tiles of all warps of the grid take turns.
+// Blocks that share a matrix: which of so many this one is.
+struct Share {
+    int block, blocks;
+};
+
+DEVICE Share whole_grid() { return {int(blockIdx.x), int(gridDim.x)}; }
+
+// A warp's tiles: R rows each, which `Source` finds: `matrix(tile, r)` and `row(tile, r)`. Tiles of all warps of a share take turns.
 template <class W, int R, class Source>
 struct Stream {
     static constexpr int U = TOGETHER<W>, LOT = U * R * STRIP<W>, LOTS = lots_of<W>(R);
     const Source& source;
+    Share share;
     int groups, tiles;
     uint8_t* room;  // (LOTS, U, R, STRIP), of this warp.
     // What is asked for next: a tile, its first group, and where it goes.
     int tile, from, place;
 
     // `all` is the room of all warps of the block.
-    DEVICE_MEMBER Stream(const Source& of, int k, int count, uint8_t* all)
-        : source(of), groups(k / GROUP), tiles(count), room(all + warp_id() * LOTS * LOT), tile(first()), from(0), place(0) {
+    DEVICE_MEMBER Stream(const Source& of, int k, int count, uint8_t* all, Share by = whole_grid())
+        : source(of), share(by), groups(k / GROUP), tiles(count), room(all + warp_id() * LOTS * LOT), tile(first()), from(0), place(0) {
 #pragma unroll 1
         for (int i = 0; i < LOTS; i++) ask();
     }
 
     // Blocks may have warps without a tile, which help to quantize.
-    DEVICE_MEMBER static int first() { return warp_id() * gridDim.x + blockIdx.x; }
-    DEVICE_MEMBER static int stride() { return gridDim.x * (blockDim.x / WARP); }
+    DEVICE_MEMBER int first() const { return warp_id() * share.blocks + share.block; }
+    DEVICE_MEMBER int stride() const { return share.blocks * (blockDim.x / WARP); }
     DEVICE_MEMBER uint8_t* strip(int u, int r) const { return room + place * LOT + (u * R + r) * STRIP<W>; }
 
     DEVICE_MEMBER void ask() {

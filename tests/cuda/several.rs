@@ -11,7 +11,7 @@ use super::{INT8, TIED, check_phases_of, config, gpus, last_logits, load};
 /// Matrices whose rows have odd numbers of groups, and more of them than go at once; those with 256 numbers a scale.
 fn models() -> Vec<(DType, Config)> {
     let long = Config { ffn: 32 * 67, layers: 1, ..config() };
-    let wide = Config { hidden: 256, ffn: 2304, heads: 2, kv_heads: 1, layers: 1, ..config() };
+    let wide = Config { hidden: 256, ffn: 2304, heads: 8, layers: 1, ..config() };
     let types = [DType::Q4_0, DType::Q4_1, DType::Q8_0, DType::Q5_1, DType::IQ4NL].map(|dtype| (dtype, long.clone()));
     types.into_iter().chain([DType::Q4K, DType::Q6K].map(|dtype| (dtype, wide.clone()))).collect()
 }

@@ -39,6 +39,7 @@ plain!(
     Linear,
     Logits,
     Qkv,
+    TwoQkv,
     Gated,
     Quantize,
     Begin,
@@ -160,6 +161,15 @@ pub struct Gated {
     pub to: Activations,
     pub rows: i32,
     pub pad: i32,
+}
+
+/// The parts of two formats: the first `split` blocks have those of the one.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct TwoQkv {
+    pub first: Qkv,
+    pub second: Qkv,
+    pub split: i64,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -91,6 +91,25 @@ impl Few<'_> {
         Cut { at_once, blocks, warps, shared: self.shared(at_once, warps.min(self.tiles.div_ceil(blocks))) }
     }
 
+    /// Two kernels with one row in one launch, and how many of its blocks are the first one's. `None` where blocks have no room for them.
+    pub fn cut_with(&self, second: &Self, gpu: &dyn Gpu) -> Option<(Cut, usize)> {
+        let both = [self, second];
+        let most = self.most_warps(1).min(second.most_warps(1));
+        let blocks = |turns: usize, warps: usize| both.map(|few| few.tiles.div_ceil(turns * warps));
+        let fits = |turns: usize, warps: usize| blocks(turns, warps).iter().sum::<usize>() <= gpu.multiprocessors();
+        // Two blocks have room for any number of turns.
+        let turns = (1..).find(|turns| fits(*turns, most) || gpu.multiprocessors() < both.len())?;
+        let warps = (1..=most).find(|warps| fits(turns, *warps)).unwrap_or(most);
+        let [split, rest] = blocks(turns, warps);
+        let cut = Cut {
+            at_once: 1,
+            blocks: split + rest,
+            warps: warps.max(most.min(QUANTIZING_WARPS).min(self.k.div_ceil(4 * 32))),
+            shared: self.shared(1, warps).max(second.shared(1, warps)),
+        };
+        (cut.shared <= gpu.shared_memory() - OWN_SHARED).then_some((cut, split))
+    }
+
     fn is_staged(&self, gpu: &dyn Gpu) -> bool {
         stages(self.format, self.rows, self.k, self.is_normed, gpu.shared_memory())
     }

@@ -22,6 +22,7 @@ mod pages;
 mod phases;
 mod prefill;
 pub mod probe;
+mod qkv;
 mod replay;
 mod several;
 mod step;

@@ -36,15 +36,18 @@ impl Cuda {
 
     /// A kernel over a matrix, or over two.
     pub fn over<A: Plain>(&mut self, few: &Few<'_>, args: A) -> Result<()> {
-        let Cut { at_once, blocks, warps, shared } = few.cut(&*self.gpu);
-        let launch = Launch {
-            kernel: &format!("{}_{:?}_{at_once}", few.what, few.format),
-            grid: [blocks as u32, few.rows.div_ceil(at_once) as u32, 1],
-            threads: 32 * warps as u32,
-            shared,
-            waits: true,
-        };
-        self.launch(&launch, args)
+        let cut = few.cut(&*self.gpu);
+        self.launch_cut(&format!("{}_{:?}_{}", few.what, few.format, cut.at_once), few.rows, &cut, args)
+    }
+
+    /// The same, cut already.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn launch_cut<A: Plain>(&mut self, kernel: &str, rows: usize, cut: &Cut, args: A) -> Result<()> {
+        let &Cut { at_once, blocks, warps, shared } = cut;
+        let grid = [blocks as u32, rows.div_ceil(at_once) as u32, 1];
+        self.launch(&Launch { kernel, grid, threads: 32 * warps as u32, shared, waits: true }, args)
     }
 
     /// Quantizes rows of numbers for matrices of some formats: those that `which` names, or all in order.
@@ -200,7 +203,7 @@ impl Cuda {
     }
 
     /// The residual stream as matrices of some formats take it.
-    fn normed_input(&mut self, weight: Address, formats: &[Format]) -> Result<Input> {
+    pub fn normed_input(&mut self, weight: Address, formats: &[Format]) -> Result<Input> {
         let row = self.row(self.buffers.hidden, weight, self.model.config.hidden);
         if self.step.is_of_few() {
             return self.input(row, 0, self.step.rows(), self.buffers.normed, formats);
@@ -222,40 +225,7 @@ impl Phases for Cuda {
     }
 
     fn qkv(&mut self, layer: usize) -> Result<()> {
-        let (rows, l) = (self.step.rows(), &self.model.layers[layer]);
-        let (matrices, bias, norm, places) = (l.qkv, l.bias, l.attn_norm, self.places());
-        let x = self.normed_input(norm, &matrices.map(|m| m.format))?;
-        let (cache, cells) = self.new_rows(layer, places.cells);
-        // One launch for all parts of a format.
-        for (first, leader) in matrices.iter().enumerate() {
-            if matrices[..first].iter().any(|m| m.format == leader.format) {
-                continue;
-            }
-            let part = |i: usize| Part {
-                matrix: matrices[i].place,
-                bias: bias[i],
-                kind: if matrices[i].format == leader.format { i as i64 } else { NONE },
-            };
-            let args = Qkv {
-                parts: std::array::from_fn(part),
-                x,
-                cache,
-                query: self.buffers.query,
-                angles: places.angles,
-                places: cells,
-                rows: rows as i32,
-                pad: 0,
-            };
-            if !self.step.is_of_few() {
-                self.qkv_many(leader.format, args)?;
-                continue;
-            }
-            let same = matrices.iter().filter(|m| m.format == leader.format);
-            let tiles = same.map(|m| m.place.rows as usize / 2).sum();
-            let k = self.model.config.hidden;
-            self.over(&Few { what: "qkv", format: leader.format, tile: 2, tiles, k, is_normed: true, rows }, args)?;
-        }
-        self.keep(layer, rows, places.cells)
+        self.enqueue_qkv(layer)
     }
 
     fn attend(&mut self, layer: usize) -> Result<()> {
