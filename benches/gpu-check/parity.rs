@@ -14,8 +14,8 @@ use crate::Finding;
 use crate::{made, tiny};
 
 const LIMITS: Limits = Limits { context: 256, sequences: 1, chunk: 64, pages: 8 };
-/// A prompt in chunks, the last of few rows, and what is decoded behind it.
-const STEPS: [usize; 8] = [64, 37, 7, 1, 1, 1, 1, 1];
+/// A prompt in chunks, the last two of few rows, and what is decoded behind it.
+const STEPS: [usize; 9] = [64, 37, 13, 7, 1, 1, 1, 1, 1];
 /// Normalized mean square errors: of int8 activations a phase may have 5e-4, and these are four layers' and a head's.
 const INT8: f64 = 4e-3;
 const EXACT: f64 = 1e-5;
@@ -55,7 +55,8 @@ fn error(dtype: DType, head_dim: usize, kv_type: KvType) -> Result<f64> {
         ..tiny::config()
     };
     let extras = Extras { tied: true, qkv_bias: true, rope_factors: false };
-    let weights = made::weights(&config, extras, |_| dtype);
+    // Some normed numbers are outliers, whose codes leave a rest.
+    let weights = made::normed(&config, extras, |_| dtype, |i| if i % 271 == 5 { 30.0 } else { 1.0 });
     let infos: Vec<&TensorInfo> = infos(&weights)?;
     let mut judge = Candle::load(&config, &weights, &candle::plan(&config, &infos, LIMITS))?;
     let options = Options { kv_type, graph: true, flash_attention: true };

@@ -27,6 +27,8 @@ pub(super) struct Divergence {
     nats: Vec<f64>,
     /// Of how many both think the same token the likeliest.
     same: usize,
+    /// Of the others, by how much the reference's likeliest token was ahead of its next at most.
+    lead: f32,
 }
 
 impl Reference {
@@ -73,7 +75,11 @@ impl Divergence {
         let whole = log_sum_exp(logits)?;
         let terms = zip(expected, logits).map(|(p, q)| f64::from(*p).exp() * (f64::from(*p) - f64::from(*q) + whole));
         self.nats.push(terms.sum());
-        self.same += usize::from(likeliest(expected) == likeliest(logits));
+        if likeliest(expected) == likeliest(logits) {
+            self.same += 1;
+        } else {
+            self.lead = self.lead.max(lead(expected));
+        }
         Ok(())
     }
 
@@ -95,17 +101,24 @@ impl Divergence {
     }
 
     pub(super) fn json(&self) -> serde_json::Value {
-        serde_json::json!({"mean": self.mean(), "percentile_99": self.most(), "same_likeliest": self.same()})
+        serde_json::json!({
+            "mean": self.mean(),
+            "percentile_99": self.most(),
+            "same_likeliest": self.same(),
+            "largest_lead_lost": self.lead,
+        })
     }
 
     /// For people.
     pub(super) fn line(&self) -> String {
         format!(
-            "Divergence from the reference over {} tokens: {:.5} nat a token, 99 % below {:.4}; the same likeliest token at {:.1} %",
+            "Divergence from the reference over {} tokens: {:.5} nat a token, 99 % below {:.4}; the same likeliest token at {:.1} %, \
+             elsewhere the reference's was ahead by {:.2} at most",
             self.nats.len(),
             self.mean(),
             self.most(),
-            100.0 * self.same()
+            100.0 * self.same(),
+            self.lead
         )
     }
 }
@@ -122,6 +135,14 @@ fn likeliest(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]))
 }
 
+/// By how much the largest logit is ahead of the next.
+fn lead(logits: &[f32]) -> f32 {
+    let (first, second) = logits.iter().fold((f32::NEG_INFINITY, f32::NEG_INFINITY), |(first, second), l| {
+        if *l > first { (*l, first) } else { (first, second.max(*l)) }
+    });
+    first - second
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +157,10 @@ mod tests {
         let uniform = 3f64.ln() - 1.5 * 2f64.ln();
         assert!((divergence.nats[0] - uniform).abs() < 1e-6 && divergence.nats[1].abs() < 1e-6, "{divergence:?}");
         assert!((divergence.same() - 1.0 / 3.0).abs() < 1e-12, "equal logits: the last counts");
+        assert!(
+            (divergence.lead - std::f32::consts::LN_2).abs() < 1e-6,
+            "a half was ahead of a quarter: {divergence:?}"
+        );
         assert!(divergence.add(&expected, &[f32::NAN, 0.0, 0.0]).is_err());
     }
 }

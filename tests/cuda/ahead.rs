@@ -125,11 +125,17 @@ fn tokens_that_are_banned_are_not_chosen_on_the_device() {
 #[test]
 fn steps_ahead_of_the_host_change_nothing() {
     for sampling in [Sampling::greedy(), Sampling { seed: 7, temperature: 1.5, ..Sampling::default() }] {
+        // The likeliest of few tokens is soon the same one for ever.
+        let config = if sampling.temperature > 0.0 { config() } else { wide() };
         for (name, make) in gpus() {
             let draw = draws(sampling.clone(), &[]);
-            let expected = chosen_by_the_host(&mut backend(make(false), &config(), OPTIONS), &draw);
+            let expected = chosen_by_the_host(&mut backend(make(false), &config, OPTIONS), &draw);
+            assert!(
+                expected.windows(2).all(|two| two[0] != two[1]),
+                "a token left where the next belongs does not show"
+            );
             for (graph, ahead) in [(true, 2), (false, 1)] {
-                let mut backend = backend(make(false), &config(), Options { graph, ..OPTIONS });
+                let mut backend = backend(make(false), &config, Options { graph, ..OPTIONS });
                 assert_eq!(answers(&mut backend, ahead, &draw), expected, "{name}, {ahead} ahead, graph {graph}");
             }
         }
