@@ -11,6 +11,7 @@ struct BeginArgs {
     const uint32_t* words;   // (STEPS + 1, stride), in the host's memory; null where the GPU has them already.
     uint32_t* to_words;
     const uint32_t* ended;   // See step.cuh.
+    uint64_t* begun;         // When this step did, for those that follow each other.
     float* stream;           // (rows, embedding.k)
     int64_t stride;
     uint32_t count;          // Of words.
@@ -50,6 +51,7 @@ DEVICE void begin(const BeginArgs& a) {
         embed<W>(a, id_of(a, tokens[blockIdx.x]), blockIdx.y, room);
         return;
     }
+    if (a.ended && blockIdx.x + blockIdx.y + warp_id() == 1 && lane_id() == 0) *a.begun = nanoseconds();
     constexpr uint32_t HELPERS = THREADS - WARP;
     uint32_t block = blockIdx.x * gridDim.y + blockIdx.y, first = block * HELPERS + threadIdx.x - WARP;
 #pragma unroll 4

@@ -140,7 +140,9 @@ struct FinishArgs {
     uint64_t* best;    // (rows): taken, and 0 again.
     uint32_t* chosen;  // (rows): ids, for the step behind.
     uint32_t* ended;   // See step.cuh.
-    uint32_t* out;     // (STEPS + 1, stride), in the host's memory: ids, and in the last word how many steps have ended.
+    uint64_t* begun;   // When the step began.
+    uint32_t* out;     // (STEPS + 1, stride), in the host's memory: ids; in the last words when the step began and ended, two words each,
+                       // and how many steps have ended.
     uint32_t rows;
     uint32_t stride;
 };
@@ -158,6 +160,11 @@ KERNEL(finish_step, FinishArgs, a) {
         a.best[t] = 0;
     }
     if (!a.ended) return;
+    if (threadIdx.x < 2) {
+        uint64_t time = threadIdx.x == 0 ? fresh(reinterpret_cast<unsigned long long*>(a.begun)) : nanoseconds();
+        uint32_t* to = out + a.stride - 5 + 2 * threadIdx.x;
+        to[0] = uint32_t(time), to[1] = uint32_t(time >> 32);
+    }
     // The host looks for the last word.
     publish();
     __syncthreads();

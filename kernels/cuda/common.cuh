@@ -176,6 +176,17 @@ DEVICE double double_bits(uint32_t low, uint32_t high) {
 #endif
 }
 
+// The GPU's clock.
+DEVICE uint64_t nanoseconds() {
+#ifdef __CUDACC__
+    uint64_t now;
+    asm volatile("mov.u64 %0,%%globaltimer;" : "=l"(now));
+    return now;
+#else
+    return host::nanoseconds();
+#endif
+}
+
 // What this thread wrote before it, the host too sees before what is written behind it.
 DEVICE void publish() {
 #ifdef __CUDACC__

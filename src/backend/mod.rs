@@ -11,6 +11,7 @@ pub mod cuda;
 mod outcome;
 
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::model::config::Config;
@@ -161,6 +162,25 @@ pub struct MemoryUse {
     pub kv: u64,
 }
 
+/// What a device did with its time, of steps that were submitted while the one before was under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceTime {
+    /// Kernels of the last such step.
+    pub launches: usize,
+    /// From a step's first kernel to its last.
+    pub busy: Duration,
+    /// From a step's last kernel to the next one's first.
+    pub idle: Duration,
+}
+
+impl DeviceTime {
+    /// The share of the time that nothing ran; `None` where nothing was timed.
+    pub fn idle_share(&self) -> Option<f64> {
+        let all = (self.busy + self.idle).as_secs_f64();
+        (all > 0.0).then(|| self.idle.as_secs_f64() / all)
+    }
+}
+
 /// The phases of a step. They only enqueue; their errors may surface in [`Backend::collect`].
 pub trait Phases {
     /// How many layers [`crate::model::llama::forward`] goes through.
@@ -208,6 +228,11 @@ pub trait Backend: Phases {
     fn pages(&mut self, op: PageOp<'_>) -> Result<()>;
 
     fn memory(&self) -> MemoryUse;
+
+    /// How a device that is asked for steps ahead spent its time since this was last asked; `None` where there is none.
+    fn take_device_time(&mut self) -> Option<DeviceTime> {
+        None
+    }
 }
 
 /// What lies between two phases; the parity tests put it in and read it out.

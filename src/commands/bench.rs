@@ -83,7 +83,18 @@ pub(super) fn run(cli: &Cli, session: &Session) -> Result<()> {
     let mut rows = Vec::new();
     for test in tests {
         tracing::info!("measuring {}", test.name());
+        taper.engine().backend().take_device_time();
         let rates = measure(taper.engine(), test, usize::from(cli.bench.repetitions))?;
+        if let Some(time) = taper.engine().backend().take_device_time()
+            && let Some(idle) = time.idle_share()
+        {
+            tracing::info!(
+                "{}: {} launches a step, the GPU idle for {:.1} %",
+                test.name(),
+                time.launches,
+                100.0 * idle
+            );
+        }
         rows.extend(Spread::of(&rates).map(|rate| Row { test, rate }));
     }
     let bandwidth = taper.choice().is_on_host().then_some(bandwidth);

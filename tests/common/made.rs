@@ -10,6 +10,7 @@ use taper::model::tensors::{self, Extras};
 use super::tiny::Random;
 
 /// Matrices of the type that `dtype` gives for their names.
+#[allow(dead_code, reason = "not all who share this take it")]
 pub fn weights(config: &Config, extras: Extras, dtype: impl Fn(&str) -> DType) -> Weights {
     normed(config, extras, dtype, |_| 1.0)
 }

@@ -4,6 +4,8 @@ use super::common::made;
 use super::common::runner::{Pool, Running, with_batch};
 use super::common::tiny::Random;
 use super::{LIMITS, TIED, config, gpus, load_with};
+use std::time::Duration;
+
 use taper::backend::cuda::{Cuda, Gpu, Options};
 use taper::backend::{Backend, KvType, Token, Want};
 use taper::format::DType;
@@ -139,6 +141,23 @@ fn steps_ahead_of_the_host_change_nothing() {
                 assert_eq!(answers(&mut backend, ahead, &draw), expected, "{name}, {ahead} ahead, graph {graph}");
             }
         }
+    }
+}
+
+#[test]
+fn the_time_between_steps_is_told_from_that_of_steps() {
+    for (name, make) in gpus() {
+        let mut backend = backend(make(false), &config(), OPTIONS);
+        answers(&mut backend, 2, draws(Sampling::greedy(), &[]));
+        let time = backend.take_device_time().unwrap();
+        // Begin; two layers of five kernels each; the head; what tells the host.
+        assert_eq!(time.launches, 1 + 2 * 5 + 2, "{name}");
+        if name == "host" {
+            // Its clock goes on by a microsecond when a step begins or ends; the first of the six follows none.
+            assert_eq!((time.busy, time.idle), (Duration::from_micros(6), Duration::from_micros(5)));
+        }
+        assert!(time.idle_share().is_some_and(|share| share < 0.5), "{name}: {time:?}");
+        assert_eq!(backend.take_device_time().unwrap().idle_share(), None, "it was taken");
     }
 }
 

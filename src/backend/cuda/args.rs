@@ -195,6 +195,7 @@ pub struct Begin {
     pub to_words: Address,
     /// 0 for a step by itself.
     pub ended: Address,
+    pub begun: Address,
     pub stream: Address,
     pub stride: i64,
     pub count: u32,
@@ -220,6 +221,7 @@ pub struct Finish {
     pub chosen: Address,
     /// 0 for a step by itself.
     pub ended: Address,
+    pub begun: Address,
     pub out: Address,
     pub rows: u32,
     pub stride: u32,

@@ -2,6 +2,7 @@
 //! a ring (`choose.cu`). So the GPU has the next step before the host has heard of the last.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::Cuda;
 use super::gpu::{Gpu, Pinned};
@@ -26,12 +27,17 @@ enum Given {
     Awaited {
         number: u64,
         slots: Vec<u32>,
+        /// Whether it was submitted while the one before it was under way.
+        follows: bool,
     },
 }
 
+/// Words behind a step's ids: when it began and ended, in nanoseconds of the GPU's clock, and how many steps have ended.
+const TOLD: usize = 5;
+
 /// Where the GPU tells the tokens that it chose.
 pub struct Outbox {
-    /// (`STEPS` + 1, stride) words: ids, and how many steps have ended.
+    /// (`STEPS` + 1, stride) words: ids, and what `choose.cu` tells behind them.
     pub words: Pinned,
     pub stride: usize,
 }
@@ -40,10 +46,16 @@ impl Outbox {
     /// # Errors
     /// When there is no memory for it.
     pub fn new(limits: &Limits, gpu: &mut dyn Gpu) -> Result<Self> {
-        let stride = few(limits).max(head_rows(limits)) + 1;
+        let stride = few(limits).max(head_rows(limits)) + TOLD;
         let words = gpu.take_pinned(4 * stride * (STEPS + 1))?;
         words.put(0, &vec![0; 4 * stride * (STEPS + 1)]);
         Ok(Self { words, stride })
+    }
+
+    /// When a step that has ended began and ended.
+    fn times(&self, first: usize) -> [u64; 2] {
+        let at = first + self.stride - TOLD;
+        [at, at + 2].map(|at| u64::from(self.words.word(at)) | u64::from(self.words.word(at + 1)) << 32)
     }
 
     /// What the last step by itself chose; it has ended.
@@ -58,6 +70,10 @@ pub struct Flights {
     given: VecDeque<Given>,
     /// Steps that follow each other so far.
     count: u64,
+    /// When the last one ended, and for how long the GPU was at work and idle: in nanoseconds.
+    ended: u64,
+    busy: u64,
+    idle: u64,
     /// What the last step that was collected gave.
     tokens: Vec<u32>,
     logits: Vec<f32>,
@@ -67,6 +83,20 @@ impl Flights {
     /// The number of the next step that follows.
     pub fn next(&self) -> u64 {
         self.count
+    }
+
+    /// For how long the GPU was at work and idle since this was last asked.
+    pub fn take_times(&mut self) -> (Duration, Duration) {
+        let [busy, idle] = [&mut self.busy, &mut self.idle].map(std::mem::take).map(Duration::from_nanos);
+        (busy, idle)
+    }
+
+    fn add_times(&mut self, [begun, ended]: [u64; 2], follows: bool) {
+        self.busy += ended.saturating_sub(begun);
+        if follows {
+            self.idle += begun.saturating_sub(self.ended);
+        }
+        self.ended = ended;
     }
 
     /// The slots of the last step, if its tokens are still the GPU's alone.
@@ -110,8 +140,8 @@ impl Cuda {
 
     /// Books the step that was just asked for, whose tokens the GPU will tell.
     pub fn take_off(&mut self) {
-        let slots = slots(self.step.seqs()).collect();
-        self.flights.given.push_back(Given::Awaited { number: self.flights.count, slots });
+        let (slots, follows) = (slots(self.step.seqs()).collect(), self.flights.last_slots().is_some());
+        self.flights.given.push_back(Given::Awaited { number: self.flights.count, slots, follows });
         self.flights.count += 1;
     }
 
@@ -127,19 +157,20 @@ impl Cuda {
     /// When the GPU fails, or a step's logits are no numbers.
     pub fn land(&mut self) -> Result<()> {
         for i in 0..self.flights.given.len() {
-            let Given::Awaited { number, slots } = &mut self.flights.given[i] else { continue };
-            let (number, slots) = (*number, std::mem::take(slots));
-            let tokens = self.tokens_from_ring(number, &slots)?;
+            let Given::Awaited { number, slots, follows } = &mut self.flights.given[i] else { continue };
+            let (number, slots, follows) = (*number, std::mem::take(slots), *follows);
+            let tokens = self.tokens_from_ring(number, &slots, follows)?;
             self.flights.given[i] = Given::Here { tokens, logits: Vec::new() };
         }
         Ok(())
     }
 
     /// Waits for a step's tokens.
-    fn tokens_from_ring(&mut self, number: u64, slots: &[u32]) -> Result<Vec<u32>> {
+    fn tokens_from_ring(&mut self, number: u64, slots: &[u32], follows: bool) -> Result<Vec<u32>> {
         let Outbox { words, stride } = &self.outbox;
         let first = (number % STEPS as u64) as usize * stride;
         self.gpu.wait_for(words, first + stride - 1, (number + 1) as u32)?;
+        self.flights.add_times(self.outbox.times(first), follows);
         let tokens: Vec<u32> = (first..first + slots.len()).map(|at| words.word(at)).collect();
         if tokens.contains(&NO_TOKEN) {
             return Err(sample::unusable());
@@ -155,7 +186,9 @@ impl Cuda {
     pub fn next_given(&mut self) -> Result<StepOut<'_>> {
         (self.flights.tokens, self.flights.logits) = match self.flights.given.pop_front() {
             Some(Given::Here { tokens, logits }) => (tokens, logits),
-            Some(Given::Awaited { number, slots }) => (self.tokens_from_ring(number, &slots)?, Vec::new()),
+            Some(Given::Awaited { number, slots, follows }) => {
+                (self.tokens_from_ring(number, &slots, follows)?, Vec::new())
+            }
             None => return Err(Error::runtime("a step is collected that was not submitted")),
         };
         Ok(StepOut { tokens: &self.flights.tokens, logits: &self.flights.logits })

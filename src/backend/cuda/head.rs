@@ -63,6 +63,7 @@ impl Cuda {
             best: self.buffers.best,
             chosen: self.buffers.chosen,
             ended,
+            begun: self.buffers.begun,
             out: self.outbox.words.device,
             rows: rows as u32,
             stride: self.outbox.stride as u32,

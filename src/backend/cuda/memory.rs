@@ -111,6 +111,8 @@ pub struct Buffers {
     pub slices: Address,
     /// 1: steps that followed each other and have ended, see `step.cuh`.
     pub ended: Address,
+    /// 1, of 8 bytes: when the last of them began.
+    pub begun: Address,
     /// The residual stream as matrices read it.
     pub normed: Activations,
     /// The same of what attention gave.
@@ -143,6 +145,7 @@ impl Buffers {
             some: numbers(2 * few * draws::slices(config.vocab) * draws::MOST),
             slices: numbers(few),
             ended: numbers(1),
+            begun: numbers(2),
             normed: activations(arena, rows, config.hidden),
             heads: activations(arena, rows, q_dim),
             gated: activations(arena, rows, config.ffn),

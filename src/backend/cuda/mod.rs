@@ -40,7 +40,7 @@ use self::prefill::Tiles;
 use self::replay::Replays;
 use self::step::{Inbox, STEPS, Step};
 use super::outcome::Outcome;
-use super::{Backend, Batch, KvType, Limits, MemoryPlan, MemoryUse, PageOp, StepOut};
+use super::{Backend, Batch, DeviceTime, KvType, Limits, MemoryPlan, MemoryUse, PageOp, StepOut};
 use crate::error::Result;
 use crate::format::TensorInfo;
 use crate::format::weights::Weights;
@@ -89,6 +89,8 @@ pub struct Cuda {
     /// Logits that the host asked for: of `head_rows` rows.
     some_logits: Pinned,
     replays: Replays,
+    /// Kernels of the last step of those that follow each other, as it was enqueued or recorded.
+    launches: usize,
     outcome: Outcome,
     memory: MemoryUse,
 }
@@ -127,6 +129,7 @@ impl Cuda {
             step: Step::new(few),
             tiles: Tiles::default(),
             replays: Replays::default(),
+            launches: 0,
             outcome: Outcome::default(),
             memory: MemoryUse { weights: plan.weights, kv: plan.kv },
             gpu,
@@ -167,5 +170,10 @@ impl Backend for Cuda {
 
     fn memory(&self) -> MemoryUse {
         self.memory
+    }
+
+    fn take_device_time(&mut self) -> Option<DeviceTime> {
+        let (busy, idle) = self.flights.take_times();
+        Some(DeviceTime { launches: self.launches, busy, idle })
     }
 }

@@ -1,9 +1,7 @@
 //! The phases as kernels.
 
 use super::Cuda;
-use super::args::{
-    Activations, Attend, Begin, Gated, Input, Linear, NONE, Part, Plain, Qkv, Quantize, Row, bytes_of, bytes_of_mut,
-};
+use super::args::{Activations, Attend, Begin, Gated, Input, Linear, Plain, Quantize, Row, bytes_of, bytes_of_mut};
 use super::few::{Cut, Few, STRIP, coded_bytes, stages};
 use super::gpu::{Address, Launch, THREADS};
 use super::memory::{CHUNK, Places, SPAN};
@@ -18,6 +16,7 @@ const MOST_QUANTIZING: usize = 512;
 
 impl Cuda {
     fn launch<A: Plain>(&mut self, launch: &Launch<'_>, args: A) -> Result<()> {
+        self.launches += 1;
         self.gpu.launch(launch, bytes_of(&[args]))
     }
 
@@ -141,6 +140,7 @@ impl Cuda {
             words: if is_of_few { self.inbox.words.device } else { 0 },
             to_words: places.angles,
             ended,
+            begun: self.buffers.begun,
             stream: self.buffers.hidden,
             stride: self.inbox.stride as i64,
             count: if is_of_few { self.words_of_replay() as u32 } else { 0 },

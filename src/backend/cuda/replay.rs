@@ -69,6 +69,7 @@ impl Cuda {
     }
 
     fn enqueue_decode(&mut self, key: Key, ended: Address) -> Result<()> {
+        self.launches = 0;
         self.enqueue_body(ended)?;
         self.enqueue_head(key.rows, self.places().draws)?;
         if key.draws {
