@@ -2,11 +2,12 @@
 //! One program to carry to a machine, one table to send back:
 //!
 //!     cargo bench --no-default-features --bench gpu-check --no-run
-//!     gpu-check [parity] [race] [speed] [memory]
+//!     gpu-check [parity] [race] [speed] [gemv] [memory]
 //!
 //! Without a GPU it says why and ends well.
 #![expect(clippy::print_stdout, reason = "the table is this program's output")]
 
+mod gemv;
 #[path = "../../tests/common/gguf_builder.rs"]
 mod gguf_builder;
 #[path = "../../tests/common/made.rs"]
@@ -38,8 +39,13 @@ pub struct Finding {
 /// A part of the check, which tells as it goes.
 type Part = fn(&mut dyn FnMut(Finding)) -> Result<()>;
 
-const PARTS: [(&str, Part); 4] =
-    [("parity", parity::check), ("race", race::check), ("speed", speed::check), ("memory", memory::check)];
+const PARTS: [(&str, Part); 5] = [
+    ("parity", parity::check),
+    ("race", race::check),
+    ("speed", speed::check),
+    ("gemv", gemv::check),
+    ("memory", memory::check),
+];
 
 fn main() -> ExitCode {
     let gpu = match probe::look() {
@@ -52,7 +58,7 @@ fn main() -> ExitCode {
     // Cargo adds flags of its own.
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if let Some(unknown) = named.iter().find(|name| !PARTS.iter().any(|(part, _)| part == name)) {
-        println!("there is no part `{unknown}`: parity, race, speed and memory are what can be checked");
+        println!("there is no part `{unknown}`: parity, race, speed, gemv and memory are what can be checked");
         return ExitCode::from(2);
     }
     let (major, minor) = gpu.capability;

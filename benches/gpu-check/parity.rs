@@ -69,7 +69,7 @@ fn error(dtype: DType, head_dim: usize, kv_type: KvType) -> Result<f64> {
     Ok(error / squares(&mut expected.into_iter()))
 }
 
-fn infos(weights: &Weights) -> Result<Vec<&TensorInfo>> {
+pub fn infos(weights: &Weights) -> Result<Vec<&TensorInfo>> {
     weights.names().map(|name| weights.info(name)).collect()
 }
 

@@ -251,13 +251,17 @@ struct Group {
 fn group(dtype: DType, block: &[u8]) -> Group {
     let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]);
     let nibbles = |from: usize| -> [u8; GROUP] {
-        std::array::from_fn(|i| if i < 16 { block[from + i] & 15 } else { block[from + i - 16] >> 4 })
+        let bytes = &block[from..][..16];
+        std::array::from_fn(|i| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 })
     };
     let five = |high: usize, less: u8| -> [u8; GROUP] {
         let low = nibbles(high + 4);
         std::array::from_fn(|i| (low[i] | (block[high + i / 8] >> (i % 8) & 1) << 4).wrapping_sub(less))
     };
-    let bytes = |from: usize| std::array::from_fn(|i| block[from + i]);
+    let bytes = |from: usize| {
+        let bytes = &block[from..][..GROUP];
+        std::array::from_fn(|i| bytes[i])
+    };
     let (codes, min) = match dtype {
         DType::Q4_0 | DType::IQ4NL => (nibbles(2), f16::ZERO),
         DType::Q4_1 => (nibbles(4), half(2)),
@@ -356,18 +360,16 @@ impl Place<'_> {
 
     fn nibbles(&mut self, at: usize, codes: &[u8; GROUP]) {
         for (line, codes) in codes.as_chunks::<8>().0.iter().enumerate() {
-            for j in 0..4 {
-                self.tile[at + 64 * line + 4 * self.lane + j] = codes[j] | codes[j + 4] << 4;
-            }
+            let four: [u8; 4] = std::array::from_fn(|j| codes[j] | codes[j + 4] << 4);
+            self.tile[at + 64 * line + 4 * self.lane..][..4].copy_from_slice(&four);
         }
     }
 
     /// Bytes biased by 128.
     fn bytes(&mut self, at: usize, codes: &[u8; GROUP]) {
         for (line, codes) in codes.as_chunks::<4>().0.iter().enumerate() {
-            for (j, code) in codes.iter().enumerate() {
-                self.tile[at + 64 * line + 4 * self.lane + j] = code ^ 0x80;
-            }
+            let four = codes.map(|code| code ^ 0x80);
+            self.tile[at + 64 * line + 4 * self.lane..][..4].copy_from_slice(&four);
         }
     }
 

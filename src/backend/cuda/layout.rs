@@ -42,87 +42,137 @@ pub struct Planes<'a> {
     pub bytes: &'a mut [u8],
 }
 
+/// Where a row's groups are in a plane.
+#[derive(Clone, Copy, Default)]
+struct Line {
+    at: usize,
+    bytes: usize,
+    share: usize,
+}
+
+/// Planes of the format that has most.
+const MOST_PLANES: usize = 8;
+
 impl Planes<'_> {
     /// Takes row `row` out of lane `lane` of its tile.
     ///
     /// # Panics
     /// When the tile or the planes are too short for `k` numbers a row.
     pub fn put(&mut self, row: usize, tile: &[u8], lane: usize) {
+        let lines = self.lines(row);
+        let (unit_groups, unit_bytes) = (self.format.unit_groups(), self.format.unit_bytes());
         for g in 0..self.k / GROUP {
+            let unit = &tile[g / unit_groups * unit_bytes..][..unit_bytes];
+            let mut to = Group { planes: self.bytes, lines: &lines, g };
             if self.format.is_float() {
-                self.floats(row, g, tile, lane);
-                continue;
+                to.floats(self.format, unit, lane);
+            } else {
+                to.codes(self.format, unit, g % unit_groups, lane);
+                to.scales(self.format, unit, g % unit_groups, lane);
             }
-            let unit = &tile[g / self.format.unit_groups() * self.format.unit_bytes()..][..self.format.unit_bytes()];
-            self.codes(row, g, unit, lane);
-            self.scales(row, g, unit, lane);
         }
     }
 
-    /// Where group `g` of a row is in a plane.
-    fn at(&mut self, plane: usize, row: usize, g: usize) -> &mut [u8] {
-        let size = |(bytes, share): (usize, usize)| bytes * (self.k / GROUP / share);
-        let before: usize = planes(self.format)[..plane].iter().map(|p| self.rows * size(*p)).sum();
-        let (bytes, share) = planes(self.format)[plane];
-        let at = before + row * size((bytes, share)) + g / share * bytes;
-        &mut self.bytes[at..at + bytes]
+    fn lines(&self, row: usize) -> [Line; MOST_PLANES] {
+        let mut lines = [Line::default(); MOST_PLANES];
+        let mut before = 0;
+        for (line, (bytes, share)) in lines.iter_mut().zip(planes(self.format)) {
+            let of_row = bytes * (self.k / GROUP / share);
+            *line = Line { at: before + row * of_row, bytes: *bytes, share: *share };
+            before += self.rows * of_row;
+        }
+        lines
+    }
+}
+
+/// A group of a row in all planes.
+struct Group<'a> {
+    planes: &'a mut [u8],
+    lines: &'a [Line; MOST_PLANES],
+    g: usize,
+}
+
+impl Group<'_> {
+    fn plane(&mut self, plane: usize) -> &mut [u8] {
+        let Line { at, bytes, share } = self.lines[plane];
+        &mut self.planes[at + self.g / share * bytes..][..bytes]
     }
 
-    fn codes(&mut self, row: usize, g: usize, unit: &[u8], lane: usize) {
-        let (format, in_unit) = (self.format, g % self.format.unit_groups());
-        let byte = |i: usize| unit[format.codes(in_unit) + 64 * (i / 4) + 4 * lane + i % 4];
+    /// A tile has four neighbouring codes of each of its 16 rows side by side.
+    fn codes(&mut self, format: Format, unit: &[u8], in_unit: usize, lane: usize) {
+        let word = |at: usize, line: usize| {
+            let bytes = &unit[at + 64 * line + 4 * lane..][..4];
+            u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+        };
+        let at = format.codes(in_unit);
         match format {
             Format::Int8 | Format::Int8Min => {
                 for half in 0..2 {
-                    let to = self.at(half, row, g);
-                    to.iter_mut().enumerate().for_each(|(i, to)| *to = byte(16 * half + i) ^ 0x80);
+                    put_words(self.plane(half), |i| word(at, 4 * half + i) ^ 0x8080_8080);
                 }
             }
             // Neighbours share a byte, as a permutation reads them.
-            Format::Lut4 => {
-                let nibble = |i: usize| byte(i / 8 * 4 + i % 4) >> (i % 8 / 4 * 4) & 15;
-                let to = self.at(0, row, g);
-                to.iter_mut().enumerate().for_each(|(i, to)| *to = nibble(2 * i) | nibble(2 * i + 1) << 4);
-            }
-            _ => self.at(0, row, g).iter_mut().enumerate().for_each(|(i, to)| *to = byte(i)),
+            Format::Lut4 => put_words(self.plane(0), |i| {
+                let word = word(at, i);
+                side_by_side(word & 0x0F0F_0F0F) | side_by_side(word >> 4 & 0x0F0F_0F0F) << 16
+            }),
+            _ => put_words(self.plane(0), |i| word(at, i)),
         }
         if format == Format::Q6K {
-            let to = self.at(1, row, g);
-            to.iter_mut()
-                .enumerate()
-                .for_each(|(i, to)| *to = unit[q6k::high(in_unit) + 64 * (i / 4) + 4 * lane + i % 4]);
+            put_words(self.plane(1), |i| word(q6k::high(in_unit), i));
         }
     }
 
-    fn scales(&mut self, row: usize, g: usize, unit: &[u8], lane: usize) {
-        let in_unit = g % self.format.unit_groups();
+    fn scales(&mut self, format: Format, unit: &[u8], in_unit: usize, lane: usize) {
         let half = |at: usize| [unit[at + 2 * lane], unit[at + 2 * lane + 1]];
         let pair = |a: [u8; 2], b: [u8; 2]| [a[0], a[1], b[0], b[1]];
         let (scale, minimum) = (32 * in_unit, MINIMUM + 32 * in_unit);
-        match self.format {
-            Format::Affine4 | Format::Lut4 => self.at(1, row, g).copy_from_slice(&half(scale)),
-            Format::Affine4Min => self.at(1, row, g).copy_from_slice(&pair(half(scale), half(minimum))),
-            Format::Int8 => self.at(2, row, g).copy_from_slice(&half(scale)),
-            Format::Int8Min => self.at(2, row, g).copy_from_slice(&pair(half(scale), half(minimum))),
+        match format {
+            Format::Affine4 | Format::Lut4 => self.plane(1).copy_from_slice(&half(scale)),
+            Format::Affine4Min => self.plane(1).copy_from_slice(&pair(half(scale), half(minimum))),
+            Format::Int8 => self.plane(2).copy_from_slice(&half(scale)),
+            Format::Int8Min => self.plane(2).copy_from_slice(&pair(half(scale), half(minimum))),
             Format::Q4K => {
                 let sub = [unit[q4k::SCALES + 16 * in_unit + lane], unit[q4k::MINIMA + 16 * in_unit + lane]];
-                self.at(1, row, g).copy_from_slice(&sub);
-                self.at(2, row, g).copy_from_slice(&pair(half(q4k::SCALE), half(q4k::MINIMUM)));
+                self.plane(1).copy_from_slice(&sub);
+                self.plane(2).copy_from_slice(&pair(half(q4k::SCALE), half(q4k::MINIMUM)));
             }
             Format::Q6K => {
                 let sub = [unit[q6k::scales(2 * in_unit) + lane], unit[q6k::scales(2 * in_unit + 1) + lane]];
-                self.at(2, row, g).copy_from_slice(&sub);
-                self.at(3, row, g).copy_from_slice(&half(q6k::SCALE));
+                self.plane(2).copy_from_slice(&sub);
+                self.plane(3).copy_from_slice(&half(q6k::SCALE));
             }
             Format::Half | Format::BHalf | Format::Single => {}
         }
     }
 
-    fn floats(&mut self, row: usize, g: usize, tile: &[u8], lane: usize) {
-        let bytes = if self.format == Format::Single { 4 } else { 2 };
-        for i in 0..GROUP {
-            let from = &tile[((g * GROUP + i) * TILE + lane) * bytes..][..bytes];
-            self.at(i * bytes / 16, row, g)[i * bytes % 16..][..bytes].copy_from_slice(from);
+    /// A unit is one group, of whose numbers it has those of all 16 rows side by side.
+    fn floats(&mut self, format: Format, unit: &[u8], lane: usize) {
+        if format == Format::Single {
+            self.numbers::<4>(unit, lane);
+        } else {
+            self.numbers::<2>(unit, lane);
         }
     }
+
+    fn numbers<const N: usize>(&mut self, unit: &[u8], lane: usize) {
+        for (plane, numbers) in unit.chunks_exact(16 * TILE).enumerate() {
+            let to = self.plane(plane).as_chunks_mut::<N>().0;
+            for (to, line) in to.iter_mut().zip(numbers.as_chunks::<N>().0.chunks_exact(TILE)) {
+                *to = line[lane];
+            }
+        }
+    }
+}
+
+fn put_words(to: &mut [u8], word: impl Fn(usize) -> u32) {
+    for (i, to) in to.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        *to = word(i).to_le_bytes();
+    }
+}
+
+/// The lower halves of four bytes as two bytes.
+fn side_by_side(word: u32) -> u32 {
+    let pairs = (word | word >> 4) & 0x00FF_00FF;
+    (pairs | pairs >> 8) & 0xFFFF
 }

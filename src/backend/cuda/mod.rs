@@ -89,8 +89,9 @@ pub struct Cuda {
     /// Logits that the host asked for: of `head_rows` rows.
     some_logits: Pinned,
     replays: Replays,
-    /// Kernels of the last step of those that follow each other, as it was enqueued or recorded.
+    /// Kernels that were enqueued or recorded, and how many of them were the last step's of those that follow each other.
     launches: usize,
+    launches_of_step: usize,
     outcome: Outcome,
     memory: MemoryUse,
 }
@@ -130,6 +131,7 @@ impl Cuda {
             tiles: Tiles::default(),
             replays: Replays::default(),
             launches: 0,
+            launches_of_step: 0,
             outcome: Outcome::default(),
             memory: MemoryUse { weights: plan.weights, kv: plan.kv },
             gpu,
@@ -174,6 +176,6 @@ impl Backend for Cuda {
 
     fn take_device_time(&mut self) -> Option<DeviceTime> {
         let (busy, idle) = self.flights.take_times();
-        Some(DeviceTime { launches: self.launches, busy, idle })
+        Some(DeviceTime { launches: self.launches_of_step, busy, idle })
     }
 }

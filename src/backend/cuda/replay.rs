@@ -69,12 +69,14 @@ impl Cuda {
     }
 
     fn enqueue_decode(&mut self, key: Key, ended: Address) -> Result<()> {
-        self.launches = 0;
+        let before = self.launches;
         self.enqueue_body(ended)?;
         self.enqueue_head(key.rows, self.places().draws)?;
         if key.draws {
             self.enqueue_choice(key.rows)?;
         }
-        self.enqueue_finish(key.rows, ended)
+        self.enqueue_finish(key.rows, ended)?;
+        self.launches_of_step = self.launches - before;
+        Ok(())
     }
 }
