@@ -79,35 +79,42 @@ impl Few<'_> {
             return cut;
         }
         let at_once = if is_float && !self.is_staged(gpu) { 4 } else { 1 };
-        let fits = |warps: &usize| self.shared(at_once, *warps) <= gpu.shared_memory() - OWN_SHARED;
-        let most = (1..=self.most_warps(at_once)).rev().find(fits).unwrap_or(1);
+        let most = self.most_that_fit(at_once, gpu);
         if at_once > 1 {
             return Cut { at_once, blocks: self.tiles.div_ceil(most), warps: most, shared: self.shared(at_once, most) };
         }
         let turns = self.tiles.div_ceil(gpu.multiprocessors() * most);
         let warps = self.tiles.div_ceil(gpu.multiprocessors() * turns);
         let blocks = self.tiles.div_ceil(turns * warps);
-        let warps = warps.max(most.min(QUANTIZING_WARPS).min(self.k.div_ceil(4 * 32)));
+        let warps = warps.max(self.quantizing_warps(most));
         Cut { at_once, blocks, warps, shared: self.shared(at_once, warps.min(self.tiles.div_ceil(blocks))) }
     }
 
-    /// Two kernels with one row in one launch, and how many of its blocks are the first one's. `None` where blocks have no room for them.
-    pub fn cut_with(&self, second: &Self, gpu: &dyn Gpu) -> Option<(Cut, usize)> {
+    /// As many as it takes to quantize four numbers each.
+    fn quantizing_warps(&self, most: usize) -> usize {
+        most.min(QUANTIZING_WARPS).min(self.k.div_ceil(4 * 32))
+    }
+
+    /// Warps of a block that have room beside their activations.
+    fn most_that_fit(&self, at_once: usize, gpu: &dyn Gpu) -> usize {
+        let fits = |warps: &usize| self.shared(at_once, *warps) <= gpu.shared_memory() - OWN_SHARED;
+        (1..=self.most_warps(at_once)).rev().find(fits).unwrap_or(1)
+    }
+
+    /// Two kernels with one row in one launch, and how many of its blocks are the first one's.
+    pub fn cut_with(&self, second: &Self, gpu: &dyn Gpu) -> (Cut, usize) {
         let both = [self, second];
-        let most = self.most_warps(1).min(second.most_warps(1));
+        let most = self.most_that_fit(1, gpu).min(second.most_that_fit(1, gpu));
         let blocks = |turns: usize, warps: usize| both.map(|few| few.tiles.div_ceil(turns * warps));
         let fits = |turns: usize, warps: usize| blocks(turns, warps).iter().sum::<usize>() <= gpu.multiprocessors();
-        // Two blocks have room for any number of turns.
-        let turns = (1..).find(|turns| fits(*turns, most) || gpu.multiprocessors() < both.len())?;
+        let turns = (1..=self.tiles.max(second.tiles)).find(|turns| fits(*turns, most)).unwrap_or(1);
         let warps = (1..=most).find(|warps| fits(turns, *warps)).unwrap_or(most);
         let [split, rest] = blocks(turns, warps);
-        let cut = Cut {
-            at_once: 1,
-            blocks: split + rest,
-            warps: warps.max(most.min(QUANTIZING_WARPS).min(self.k.div_ceil(4 * 32))),
-            shared: self.shared(1, warps).max(second.shared(1, warps)),
-        };
-        (cut.shared <= gpu.shared_memory() - OWN_SHARED).then_some((cut, split))
+        let warps = warps.max(self.quantizing_warps(most));
+        let shared = |few: &Self, blocks: usize| few.shared(1, warps.min(few.tiles.div_ceil(blocks)));
+        let cut =
+            Cut { at_once: 1, blocks: split + rest, warps, shared: shared(self, split).max(shared(second, rest)) };
+        (cut, split)
     }
 
     fn is_staged(&self, gpu: &dyn Gpu) -> bool {
