@@ -185,13 +185,15 @@ compiled!(dotprod, neon::Neon<true>, "neon,dotprod");
 
 /// [`Scans::dot_some`] of an instruction set.
 type DotSome = unsafe fn(&[i8], &[i8], &[u32], &mut [i32]);
+/// [`Scans::dot_packed`] of an instruction set.
+type DotPacked = unsafe fn(&[i8], &[u8], &[u32], &mut [i32]);
 
 /// The scans of one instruction set that this processor has.
 #[derive(Clone, Copy)]
 pub struct Scans {
     dot_rows: unsafe fn(&[i8], &[i8], &mut [i32]),
     dot_some: DotSome,
-    dot_packed: unsafe fn(&[i8], &[u8], &[u32], &mut [i32]),
+    dot_packed: DotPacked,
     prefetch: unsafe fn(&[u32]),
     look_up_blocks: unsafe fn(&[u8], &[u8], &mut [[u16; BLOCK]]),
     dot_f32: unsafe fn(*const f32, *const f32, usize) -> f32,

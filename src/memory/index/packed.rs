@@ -2,7 +2,7 @@
 //!
 //! What a vector differs by from the mean of all is turned at random, so that no component matters more than another, and
 //! each becomes the nearest of four levels. A product with a query is estimated from its product with the levels and a
-//! factor of the vector's, so that the estimate is right on average over all turns, as in RaBitQ (Gao and Long, 2024, with
+//! factor of the vector's, so that the estimate is right on average over all turns, as in `RaBitQ` (Gao and Long, 2024, with
 //! more bits Gao et al., 2025).
 
 use rand_chacha::ChaCha8Rng;
