@@ -24,6 +24,8 @@ const SLACK: f32 = 0.003;
 /// What a walk keeps in sight at least. A memory's own vectors have others like them, and would be found with less; what
 /// people ask has not.
 const SIGHT: usize = 64;
+/// The same of a graph on the disk, where what is in sight is there by an estimate.
+const DISK_SIGHT: usize = 96;
 /// The longest list of vectors to read.
 const MOST: usize = 4096;
 
@@ -234,7 +236,8 @@ impl Tuning<'_> {
     fn tune(&self) -> Result<Tuned> {
         let reaches = match &self.layout.form {
             Form::Int8(_) => vec![1],
-            Form::Graph(..) | Form::Disk(_) => ladder(SIGHT, MOST),
+            Form::Graph(..) => ladder(SIGHT, MOST),
+            Form::Disk(_) => ladder(DISK_SIGHT, MOST),
             Form::Codes(_) => ladder(1, self.layout.lists.count()),
         };
         let least = self.smallest(&reaches, |reach| Effort { reach, rerank: self.most(reach) })?;

@@ -11,7 +11,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::graph::Graph;
-use super::graph::disk::{Disk, Node, Nodes};
+use super::graph::disk::Disk;
+use super::graph::nodes::{Node, Nodes};
 use super::int8::{self, Int8};
 use super::layout::{Coded, Form, Layout};
 use super::lists::Lists;

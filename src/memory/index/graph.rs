@@ -7,6 +7,7 @@
 
 mod build;
 pub(super) mod disk;
+pub(super) mod nodes;
 #[cfg(test)]
 mod tests;
 

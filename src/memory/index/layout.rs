@@ -5,7 +5,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::faiss;
-use super::graph::disk::{Disk, Nodes};
+use super::graph::disk::Disk;
+use super::graph::nodes::Nodes;
 use super::graph::{DEGREE, Graph};
 use super::int8::Int8;
 use super::lists::{Lists, each_chunk, sample};

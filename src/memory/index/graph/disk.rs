@@ -1,20 +1,13 @@
 //! A graph that stays in the file: memory holds two bits a component, by which a walk finds its way; what it opens is read,
-//! edges and bytes in one piece, and scored by the bytes. So "`DiskANN`" (Subramanya et al., 2019) splits it, with product
+//! edges and bytes in one piece, and scored by the bytes. So `DiskANN` (Subramanya et al., 2019) splits it, with product
 //! quantization for the way.
-//!
-//! Pieces are read one at a time into a buffer, not mapped: the system may keep as much of the file in its cache as it has
-//! room for, and none of that is this process's memory.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-
 use super::build::Chooser;
-use super::{DEGREE, Graph, Ground, NONE, Walk, neighbours, pivots};
+use super::nodes::{Node, Nodes};
+use super::{Ground, Walk, pivots};
 use crate::backend::cpu::scans::Scans;
 use crate::error::{Error, Result};
 use crate::memory::Hit;
@@ -29,138 +22,6 @@ const STRIDE: usize = 512;
 pub(in crate::memory::index) struct Disk {
     pub(in crate::memory::index) packed: Packed,
     pub(in crate::memory::index) nodes: Nodes,
-}
-
-/// The pieces of all vectors.
-#[derive(Debug, Clone)]
-pub(in crate::memory::index) struct Nodes {
-    source: Source,
-    /// What is another than in the source.
-    changed: HashMap<u32, Node>,
-}
-
-#[derive(Debug, Clone)]
-enum Source {
-    /// As they were built, until they are in a file.
-    Held(Int8, Graph),
-    File(Pieces),
-}
-
-/// Where pieces are in a file.
-#[derive(Debug, Clone)]
-struct Pieces {
-    file: Arc<File>,
-    at: u64,
-    count: usize,
-    width: usize,
-}
-
-/// A vector in bytes with its edges.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(in crate::memory::index) struct Node {
-    scale: f32,
-    edges: Vec<u32>,
-    /// (width)
-    bytes: Vec<i8>,
-    /// Room to read into.
-    piece: Vec<u8>,
-}
-
-impl Node {
-    /// Bytes of a piece: the scale, [`DEGREE`] edges, and `width` bytes of a vector.
-    fn size(width: usize) -> usize {
-        4 + 4 * DEGREE + width
-    }
-
-    /// As it is in a file, behind what `out` has.
-    pub(in crate::memory::index) fn write(&self, out: &mut Vec<u8>) {
-        out.extend(self.scale.to_le_bytes());
-        let none = std::iter::repeat_n(&NONE, DEGREE - self.edges.len());
-        out.extend(self.edges.iter().chain(none).flat_map(|to| to.to_le_bytes()));
-        out.extend(self.bytes.iter().map(|byte| *byte as u8));
-    }
-
-    /// Takes over what was read. An edge that leads nowhere is left out: what is in a file may have changed since its hash
-    /// was taken.
-    fn parse(&mut self, count: usize) {
-        self.edges.clear();
-        self.bytes.clear();
-        let Some((scale, rest)) = self.piece.split_first_chunk() else { return };
-        self.scale = f32::from_le_bytes(*scale);
-        let (edges, bytes) = rest.split_at(4 * DEGREE);
-        let edges = edges.as_chunks().0.iter().map(|to| u32::from_le_bytes(*to));
-        self.edges.extend(edges.filter(|to| (*to as usize) < count));
-        self.bytes.extend(bytes.iter().map(|byte| *byte as i8));
-    }
-}
-
-impl Nodes {
-    pub(in crate::memory::index) fn held(int8: Int8, graph: Graph) -> Self {
-        Self { source: Source::Held(int8, graph), changed: HashMap::new() }
-    }
-
-    /// Pieces of vectors with so many components that lie in a file from `at` on, in `len` bytes; none where no whole number
-    /// of them does.
-    pub(in crate::memory::index) fn in_file(file: File, at: u64, len: usize, dim: usize) -> Option<Self> {
-        let width = int8::width(dim);
-        let pieces = Pieces { file: Arc::new(file), at, count: len / Node::size(width), width };
-        len.is_multiple_of(Node::size(width)).then(|| Self { source: Source::File(pieces), changed: HashMap::new() })
-    }
-
-    pub(in crate::memory::index) fn len(&self) -> usize {
-        match &self.source {
-            Source::Held(int8, _) => int8.scales.len(),
-            Source::File(pieces) => pieces.count,
-        }
-    }
-
-    fn width(&self) -> usize {
-        match &self.source {
-            Source::Held(int8, _) => int8.width,
-            Source::File(pieces) => pieces.width,
-        }
-    }
-
-    /// Bytes that all of them are in a file.
-    pub(in crate::memory::index) fn size(&self) -> usize {
-        self.len() * Node::size(self.width())
-    }
-
-    /// Reads a piece that is there.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or is shorter than it was.
-    pub(in crate::memory::index) fn read(&self, row: u32, node: &mut Node) -> std::io::Result<()> {
-        match (&self.source, self.changed.get(&row)) {
-            (_, Some(changed)) => node.clone_from(changed),
-            (Source::Held(int8, graph), None) => {
-                node.scale = int8.scales[row as usize];
-                node.edges.clear();
-                node.edges.extend_from_slice(neighbours(&graph.edges, row));
-                node.bytes.clear();
-                node.bytes.extend_from_slice(int8.row(row));
-            }
-            (Source::File(Pieces { file, at, count, width }), None) => {
-                let size = Node::size(*width);
-                node.piece.resize(size, 0);
-                file.read_exact_at(&mut node.piece, at + u64::from(row) * size as u64)?;
-                node.parse(*count);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether they are the same, wherever they are.
-impl PartialEq for Nodes {
-    fn eq(&self, other: &Self) -> bool {
-        let (mut a, mut b) = (Node::default(), Node::default());
-        let same = |row: u32| {
-            let read = self.read(row, &mut a).and_then(|()| other.read(row, &mut b));
-            read.is_ok() && (a.scale, &a.edges, &a.bytes) == (b.scale, &b.edges, &b.bytes)
-        };
-        self.len() == other.len() && (0..self.len() as u32).all(same)
-    }
 }
 
 impl Disk {
@@ -236,10 +97,10 @@ impl Disk {
             let mut chooser = Chooser::new(&near, scans);
             let edges = chooser.among(0, &all).iter().map(|i| candidates[*i as usize - 1]).collect();
             let bytes = std::mem::take(&mut node.bytes);
-            self.nodes.changed.insert(row, Node { scale: node.scale, edges, bytes, piece: Vec::new() });
+            self.nodes.change(row, Node::new(node.scale, edges, bytes));
         }
         for row in gone {
-            self.nodes.changed.insert(*row, Node { bytes: vec![0; width], ..Node::default() });
+            self.nodes.change(*row, Node::new(0.0, Vec::new(), vec![0; width]));
             self.packed.clear(*row as usize);
         }
         Ok(())

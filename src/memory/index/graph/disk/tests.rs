@@ -1,5 +1,8 @@
 //! Graphs in files.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
 use super::*;
 use crate::memory::index::layout::{Form, Plan};
 use crate::memory::index::tests::{Made, made};
