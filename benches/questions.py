@@ -20,8 +20,9 @@ with its passage that is in less than 1 % of all passages.
     benches/passages.py 60000 --documents > documents.jsonl
     benches/questions.py passages.jsonl --taper … --folder DIR --documents documents.jsonl [--chunk-tokens 60,120,200,250]
 
-The last asks the same of memories to which whole files were added, cut to other sizes: those with the passages, and others by lot
-until they have as many passages as passages.jsonl. Found is what overlaps the passage by half of the shorter of both.
+The last asks the same of memories to which files were added, cut to other sizes: those with the passages, and others by lot until
+they have as many passages as passages.jsonl; of a long file AROUND characters before and behind. Found is what overlaps the
+passage by half of the shorter of both.
 
 Passages that the 12,000 of another day do not have are added to them. DIR keeps the memory for the next time.
 """
@@ -41,6 +42,7 @@ RARE = 0.01
 TOP = 3
 DRAWN = 100
 RUN = 4
+AROUND = 8000
 QUESTIONS = Path(__file__).parent / "questions" / "questions.jsonl"
 
 
@@ -120,6 +122,17 @@ def by_reference(model, passages):
     return find
 
 
+def part(document, wanted):
+    """Of a long file what is around the passages that are asked for, or its beginning."""
+    text = document["text"]
+    asked = [place for passage, place in document["passages"].items() if passage in wanted] or [(0, 0)]
+    before, behind = min(begins for begins, _ in asked) - AROUND, max(ends for _, ends in asked) + AROUND
+    first = text.find("\n\n", before) + 2 if before > 0 else 0
+    last = text.rfind("\n\n", 0, behind) if behind < len(text) else len(text)
+    places = {passage: (b - first, e - first) for passage, (b, e) in document["passages"].items() if first <= b and e <= last}
+    return {"text": text[first:last], "passages": places}
+
+
 def files(folder, documents, questions, count):
     """Writes files with at least `count` passages; where the questions' passages are: (path, first byte, last)."""
     places = {}
@@ -127,6 +140,7 @@ def files(folder, documents, questions, count):
     missing = wanted - {passage for document in documents for passage in document["passages"]}
     documents += [{"text": passage, "passages": {passage: (0, len(passage))}} for passage in sorted(missing)]
     random.Random(2026).shuffle(documents)
+    documents = [part(document, wanted) for document in documents]
     asked = lambda document: bool(wanted & document["passages"].keys())
     documents.sort(key=asked, reverse=True)
     folder.mkdir(parents=True, exist_ok=True)
