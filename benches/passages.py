@@ -6,6 +6,9 @@ text and POD are cut into paragraphs, paragraphs are joined up to about a hundre
 of names, code) or was seen before is left out. The order is shuffled by a fixed seed, so that a prefix is a sample.
 
     benches/passages.py 60000 > passages.jsonl
+    benches/passages.py 60000 --documents > documents.jsonl
+
+With --documents one object a line: all prose of a file that the passages came from, as paragraphs, and where in it they are.
 """
 
 import argparse
@@ -81,37 +84,56 @@ def is_prose(text):
     return letters > 0.85 * len(text) and re.search(r"[a-z][.:] |[a-z]\.$", text) is not None
 
 
-def passages(path):
-    held = ""
-    for text in (" ".join(p.split()) for p in paragraphs(path)):
-        if len(text.split()) < 8 or not is_prose(text):
-            continue
+def prose(path):
+    """The paragraphs of a file that are prose."""
+    texts = (" ".join(p.split()) for p in paragraphs(path))
+    return [text for text in texts if len(text.split()) >= 8 and is_prose(text)]
+
+
+def passages(texts):
+    """Passages of paragraphs, each with where it begins and ends in them, in characters, when blank lines are between them."""
+    held, begins, at = "", 0, 0
+    for text in texts:
         held = f"{held} {text}".strip()
+        at += len(text)
         words = held.split()
         if len(words) >= ENOUGH:
-            yield " ".join(words[:MOST])
-            held = ""
+            passage = " ".join(words[:MOST])
+            yield passage, begins, at - (len(held) - len(passage))
+            held, begins = "", at + 2
+        at += 2
     if len(held.split()) >= LEAST:
-        yield held
+        yield held, begins, at - 2
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("count", type=int, help="how many")
-    count = parser.parse_args().count
-    seen = {}
+    parser.add_argument("--documents", action="store_true", help="print the files of so many passages")
+    args = parser.parse_args()
+    seen, documents = {}, []
     for package in PACKAGES:
         before = len(seen)
         files = sorted(p for p in fetch(package).rglob("*") if p.suffix in (".html", ".htm", ".en", ".txt", ".pod", ".rst"))
         for path in files:
             if path.is_file() and not path.is_symlink():
-                seen.update(dict.fromkeys(passages(path)))
+                texts = prose(path)
+                found = {passage: (begins, ends) for passage, begins, ends in passages(texts) if passage not in seen}
+                seen.update(dict.fromkeys(found))
+                if found:
+                    documents.append({"text": "\n\n".join(texts), "passages": found})
         print(f"{package}: {len(files)} files, {len(seen) - before} passages", file=sys.stderr)
     texts = list(seen)
     random.Random(1).shuffle(texts)
-    if len(texts) < count:
+    if len(texts) < args.count:
         sys.exit(f"there are only {len(texts)} passages")
-    for text in texts[:count]:
+    if args.documents:
+        wanted = set(texts[: args.count])
+        for document in documents:
+            if wanted & document["passages"].keys():
+                print(json.dumps(document, ensure_ascii=False))
+        return
+    for text in texts[: args.count]:
         print(json.dumps(text, ensure_ascii=False))
 
 

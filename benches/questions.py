@@ -17,6 +17,13 @@ with its passage that is in less than 1 % of all passages.
     benches/questions.py passages.jsonl --taper target/release/taper --folder DIR [--rebuild "--target-recall 0.98"]
     venv/bin/python benches/questions.py passages.jsonl --reference all-minilm-l6-v2      sentence-transformers, exact
 
+    benches/passages.py 60000 --documents > documents.jsonl
+    benches/questions.py passages.jsonl --taper … --folder DIR --documents documents.jsonl [--chunk-tokens 60,120,200,250]
+
+The last asks the same of memories to which files were added, cut to other sizes: those with the passages, and others by lot until
+they have as many passages as passages.jsonl; of a long file AROUND characters before and behind. Found is what overlaps the
+passage by half of the shorter of both.
+
 Passages that the 12,000 of another day do not have are added to them. DIR keeps the memory for the next time.
 """
 
@@ -35,6 +42,7 @@ RARE = 0.01
 TOP = 3
 DRAWN = 100
 RUN = 4
+AROUND = 8000
 QUESTIONS = Path(__file__).parent / "questions" / "questions.jsonl"
 
 
@@ -114,6 +122,59 @@ def by_reference(model, passages):
     return find
 
 
+def part(document, wanted):
+    """Of a long file what is around the passages that are asked for, or its beginning."""
+    text = document["text"]
+    asked = [place for passage, place in document["passages"].items() if passage in wanted] or [(0, 0)]
+    before, behind = min(begins for begins, _ in asked) - AROUND, max(ends for _, ends in asked) + AROUND
+    first = text.find("\n\n", before) + 2 if before > 0 else 0
+    last = text.rfind("\n\n", 0, behind) if behind < len(text) else len(text)
+    places = {passage: (b - first, e - first) for passage, (b, e) in document["passages"].items() if first <= b and e <= last}
+    return {"text": text[first:last], "passages": places}
+
+
+def files(folder, documents, questions, count):
+    """Writes files with at least `count` passages; where the questions' passages are: (path, first byte, last)."""
+    places = {}
+    wanted = {entry["passage"] for entry in questions}
+    missing = wanted - {passage for document in documents for passage in document["passages"]}
+    documents += [{"text": passage, "passages": {passage: (0, len(passage))}} for passage in sorted(missing)]
+    random.Random(2026).shuffle(documents)
+    documents = [part(document, wanted) for document in documents]
+    asked = lambda document: bool(wanted & document["passages"].keys())
+    documents.sort(key=asked, reverse=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    count_of_files = written = 0
+    for document in documents:
+        if written >= count and not asked(document):
+            break
+        path, text = folder / f"{count_of_files}.txt", document["text"]
+        path.write_text(text, encoding="utf-8")
+        for passage, (begins, ends) in document["passages"].items():
+            places[passage] = (str(path.absolute()), len(text[:begins].encode()), len(text[:ends].encode()))
+        written += len(document["passages"])
+        count_of_files += 1
+    print(f"{count_of_files} files with {written} passages")
+    return places
+
+
+def by_chunks(program, folder, tokens, places):
+    """Whether a passage is found where files were cut into passages of up to so many tokens."""
+    name = f"chunks-{tokens}"
+    taper(program, folder, "add", name, str(folder / "documents"), "--chunk-tokens", tokens, "--target-recall", "1", "-q")
+    records = json.loads(taper(program, folder, "stats", name, "--json", capture_output=True).stdout)["records"]
+
+    def find(question, passage):
+        found = taper(program, folder, "search", name, question, "-k", str(TOP), "--json", capture_output=True)
+        path, begins, ends = places[passage]
+        hits = [json.loads(line) for line in found.stdout.splitlines()]
+        common = lambda hit: min(ends, hit["end"]) - max(begins, hit["offset"])
+        shorter = lambda hit: min(ends - begins, hit["end"] - hit["offset"])
+        return any(hit["source"] == path and 2 * common(hit) >= shorter(hit) for hit in hits)
+
+    return records, find
+
+
 def judge(name, questions, find):
     hits = 0
     for entry in questions:
@@ -133,6 +194,8 @@ def main():
     parser.add_argument("--folder", type=Path, help="its data folder for this")
     parser.add_argument("--rebuild", help="flags of taper memory rebuild, to try another index")
     parser.add_argument("--reference", help="the embedder, for sentence-transformers")
+    parser.add_argument("--documents", type=Path, help="files that passages came from, to be cut to sizes")
+    parser.add_argument("--chunk-tokens", default="60,120,200,250", help="the sizes")
     args = parser.parse_args()
     questions, passages = read(QUESTIONS), read(args.passages)
     if args.draw is not None:
@@ -145,6 +208,13 @@ def main():
     if args.taper:
         if not args.folder:
             sys.exit("--taper needs --folder")
+        if args.documents:
+            places = files(args.folder / "documents", read(args.documents), questions, len(passages))
+            for tokens in args.chunk_tokens.split(","):
+                records, find = by_chunks(args.taper, args.folder, tokens, places)
+                hits = sum(find(entry["question"], entry["passage"]) for entry in questions)
+                print(f"up to {tokens} tokens: {records} records, {hits} of {len(questions)} among the first {TOP}")
+            return
         fill(args.taper, args.folder, passages)
         if args.rebuild is not None:
             taper(args.taper, args.folder, "rebuild", "questions", *args.rebuild.split())

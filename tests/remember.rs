@@ -15,6 +15,7 @@ use common::program::{failed, piped, succeeded, taper};
 use common::pty::{Home, brings, ends_well, next_prompt, say};
 use common::tiny::Random;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use taper::memory::embed::Embedder;
 use taper::memory::store::{Access, Passage, Store};
 use taper::registry::resolve::at_path;
@@ -234,6 +235,88 @@ fn what_cannot_be_done_is_said_with_what_to_do() {
     assert!(empty.contains("the memory m is empty") && empty.contains("taper memory add m FILE adds to it"), "{empty}");
     assert!(user.memory(&["rm", "m", "-y"]).starts_with("removed m"));
     assert!(!user.store("m").exists());
+}
+
+#[test]
+fn what_was_kept_before_an_error_is_told_and_nothing_makes_no_memory() {
+    let user = User::new();
+    let (good, bad) = (user.file("a.txt", "Some text."), user.file("b.bin", b"\x7fELF\0"));
+    let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
+    let refused = user.refused(&["add", "new", bad]);
+    assert!(refused.contains("no text: byte 4 is 0") && !refused.contains("before the error"), "{refused}");
+    std::fs::create_dir(user.path("empty")).unwrap();
+    let refused = user.refused(&["add", "new", user.path("empty").to_str().unwrap()]);
+    assert!(refused.contains("there is no text to add, and no memory new yet"), "{refused}");
+    assert!(!user.store("new").exists());
+
+    let refused = user.refused(&["add", "m", good, bad]);
+    assert!(
+        refused.contains("m: 1 record added from 1 source before the error; what was added is kept\n"),
+        "{refused}"
+    );
+    assert_eq!(user.stats("m")["records"], 1);
+    assert_eq!(user.memory(&["add", "m", user.path("empty").to_str().unwrap()]), "m: 0 records added from 0 sources\n");
+
+    let lines = user.memory(&["export", "m"]) + "{\"source\":\"b\",\"hash\":\"00\"}\n{\"begins\":0,\n";
+    let refused = user.refused(&["import", "copy", user.file("x.jsonl", lines).to_str().unwrap()]);
+    assert!(refused.contains("copy: 1 record added from 1 source before the error; they are kept\n"), "{refused}");
+    assert!(refused.contains("line 5 is none of a memory's export"), "{refused}");
+    assert_eq!(user.stats("copy")["records"], 1);
+}
+
+#[test]
+fn a_file_is_one_source_whatever_way_was_named_and_its_mark_of_utf8_is_no_text() {
+    let user = User::new();
+    let path = user.file("f.txt", "\u{FEFF}Some text about boilers.\n");
+    user.file("a/g.txt", "Another text.");
+    user.memory(&["add", "m", path.to_str().unwrap()]);
+    let way = user.path("files/a/../f.txt");
+    assert_eq!(user.memory(&["add", "m", way.to_str().unwrap()]), "m: 0 records added from 0 sources, 1 unchanged\n");
+    let found = &user.lines(&["search", "m", "boilers", "--json"])[0];
+    assert_eq!((&found["text"], &found["offset"]), (&"Some text about boilers.".into(), &3.into()), "{found}");
+    assert_eq!(found["end"], 27);
+    let page = user.file("p.html", "\u{FEFF}<html><p>A page.</p></html>");
+    user.memory(&["add", "page", page.to_str().unwrap()]);
+    assert_eq!(user.lines(&["search", "page", "page", "--json"])[0]["text"], "A page.");
+}
+
+#[test]
+fn passages_are_as_long_as_was_asked_for_which_is_kept() {
+    let user = User::new();
+    let sentences: Vec<String> =
+        (0..60).map(|n| format!("Sentence number {n} tells of house {n} in the street.")).collect();
+    let path = user.file("a.txt", sentences.join(" "));
+    let path = path.to_str().unwrap();
+    for (tokens, takes) in [("19", "take --chunk-tokens 20"), ("255", "take --chunk-tokens 254")] {
+        let refused = user.refused(&["add", "m", path, "--chunk-tokens", tokens]);
+        let what = format!("passages of up to {tokens} tokens: all-minilm-l6-v2 takes 20 to 254");
+        assert!(refused.contains(&what) && refused.contains(takes), "{refused}");
+        assert!(!user.store("m").exists(), "{tokens} tokens made a memory");
+    }
+    user.memory(&["add", "m", path]);
+    let (records, tokens) = (user.stats("m")["records"].clone(), user.stats("m")["chunk_tokens"].clone());
+    assert_eq!(tokens, 200);
+    user.memory(&["add", "m", path, "--chunk-tokens", "40"]);
+    let shorter = user.stats("m");
+    assert!(shorter["records"].as_u64() > records.as_u64().map(|records| 4 * records), "{shorter}");
+    assert_eq!((&shorter["sources"], &shorter["chunk_tokens"]), (&1.into(), &40.into()));
+    assert!(user.memory(&["stats", "m"]).contains("\npassages      of up to 40 tokens\n"));
+    // Without being said again.
+    let other = user.file("b.txt", sentences.join(" "));
+    user.memory(&["add", "m", other.to_str().unwrap()]);
+    assert_eq!(user.stats("m")["records"].as_u64(), shorter["records"].as_u64().map(|records| 2 * records));
+    // One that was stopped when passages were cut at other places begins anew, though they were as many.
+    let third = user.file("c.txt", sentences.join(" "));
+    let mut store = Store::open(&user.store("m"), Access::Existing).unwrap();
+    let (hash, count) = (Sha256::digest(sentences.join(" ")), shorter["records"].as_u64().unwrap() as usize);
+    let mut source = store.begin(third.to_str().unwrap(), &hash, count).unwrap();
+    let vector = unit(Random(1).values(384));
+    store.append(&mut source, &[Passage { begins: 0, ends: 10, text: "Sentence n", vector: &vector }]).unwrap();
+    user.memory(&["add", "m", third.to_str().unwrap()]);
+    let added = store.versions().unwrap().pop().unwrap();
+    let records = store.records_of(added.id).unwrap();
+    assert_eq!((added.name.as_str(), records.len()), (third.to_str().unwrap(), count));
+    assert!(records.iter().all(|record| record.ends != 10), "{records:?}");
 }
 
 #[test]

@@ -246,7 +246,7 @@ fn a_file_that_is_no_memory_or_of_a_newer_taper_is_refused_and_left_as_it_is() {
     drop(open(&path));
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let newer = Store::open(&path, Access::Existing).err().unwrap().to_string();
-    assert!(newer.starts_with("the memory's form is number 99, and this taper knows those up to 2"), "{newer}");
+    assert!(newer.starts_with("the memory's form is number 99, and this taper knows those up to 3"), "{newer}");
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     assert!(Store::open(&path, Access::Create).err().unwrap().to_string().contains("not a file"));
@@ -257,10 +257,11 @@ fn a_memory_of_an_older_taper_is_brought_up_to_date() {
     let (_folder, path) = in_folder();
     add(&mut open(&path), "a", "1", 3);
     let db = rusqlite::Connection::open(&path).unwrap();
-    db.execute_batch("DROP TABLE search; PRAGMA user_version = 1").unwrap(); // what the second step makes
+    db.execute_batch("DROP TABLE search; DROP TABLE cut; PRAGMA user_version = 1").unwrap(); // what later steps make
     drop(db);
     let store = Store::open(&path, Access::Existing).unwrap();
     assert_eq!((store.count().unwrap(), store.index().unwrap(), store.wanted().unwrap().recall), (3, None, 0.98));
+    assert_eq!(store.chunk_tokens().unwrap(), 200);
 }
 
 #[test]

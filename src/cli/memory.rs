@@ -136,6 +136,10 @@ pub struct AddArgs {
     /// offsets are bytes of that text
     #[arg(value_name = "FILE|DIR|-", required = true)]
     pub paths: Vec<PathBuf>,
+    /// Most tokens of a passage, from 20 to what the embedder reads of a text (254). Kept with the memory; what is there
+    /// already is cut anew when it is added again [default: what it was, or 200]
+    #[arg(long, value_name = "N")]
+    pub chunk_tokens: Option<usize>,
     #[command(flatten)]
     pub index: IndexArgs,
     #[command(flatten)]

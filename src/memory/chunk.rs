@@ -15,9 +15,16 @@ pub struct Size {
     pub overlap: usize,
 }
 
+impl Size {
+    /// Passages of up to so many tokens. What they repeat grows with them.
+    pub fn of(tokens: usize) -> Self {
+        Self { tokens, overlap: tokens * 3 / 20 }
+    }
+}
+
 impl Default for Size {
     fn default() -> Self {
-        Self { tokens: 200, overlap: 30 }
+        Self::of(200)
     }
 }
 

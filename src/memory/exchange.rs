@@ -141,9 +141,13 @@ fn parsed<T: for<'a> Deserialize<'a>>(line: &[u8], other: &str) -> Result<T, Str
 /// versions of them are replaced. It is opened once the first source is read: lines that are no export make no memory.
 ///
 /// # Errors
-/// As [`read`]. What came before the line is kept, and importing again goes on there.
-pub fn import(from: impl BufRead, embedder: &str, open: impl Fn() -> Result<Memory>) -> Result<(Memory, Imported)> {
-    let mut imported = Imported::default();
+/// As [`read`]. What came before the line is kept, as `imported` says, and importing again goes on there.
+pub fn import(
+    from: impl BufRead,
+    embedder: &str,
+    open: impl Fn() -> Result<Memory>,
+    imported: &mut Imported,
+) -> Result<Memory> {
     let mut memory = None;
     read(from, embedder, |source| {
         let memory = match &mut memory {
@@ -154,7 +158,7 @@ pub fn import(from: impl BufRead, embedder: &str, open: impl Fn() -> Result<Memo
         imported.records += memory.keep(&source)?;
         Ok(())
     })?;
-    Ok((memory.map_or_else(open, Ok)?, imported))
+    memory.map_or_else(open, Ok)
 }
 
 impl Memory {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::html;
 use crate::engine::fit::human_bytes;
@@ -51,6 +51,28 @@ pub fn list(path: &Path) -> Result<Vec<Listed>> {
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
+}
+
+/// The path that a file is known by: absolute, and the same whatever way through folders was named.
+///
+/// # Errors
+/// When there is no such way.
+pub fn known_as(path: &Path) -> Result<PathBuf> {
+    let cannot = |e| Error::io("find", path, e);
+    let full = std::path::absolute(path).map_err(cannot)?;
+    let mut plain = PathBuf::new();
+    for part in full.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    if plain == full {
+        return Ok(full);
+    }
+    // Behind a link the folder above is another than the one that was named before.
+    let real = full.canonicalize().map_err(cannot)?;
+    Ok(if plain.canonicalize().is_ok_and(|other| other == real) { plain } else { real })
 }
 
 /// The text in a file: all of it, or of a page what people read.
@@ -122,6 +144,22 @@ mod tests {
         assert_eq!(names, ["a.md", "b/1.txt", "b/c/2.txt"].map(at));
         assert_eq!(list(&at("a.md")).unwrap(), [Listed { path: at("a.md"), bytes: 1 }]);
         assert!(list(&at("none")).unwrap_err().to_string().contains("No such file"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_file_is_known_by_one_path_whatever_way_was_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::os::unix::fs::symlink(root.join("a/b"), root.join("link")).unwrap();
+        for name in ["f", "a/f", "a/b/f"] {
+            std::fs::write(root.join(name), "x").unwrap();
+        }
+        for (way, plain) in [("a/../f", "f"), ("./a/b/../../f", "f"), ("link/f", "link/f"), ("link/../f", "a/f")] {
+            assert_eq!(known_as(&root.join(way)).unwrap(), root.join(plain), "{way}");
+        }
+        assert!(known_as(&root.join("none/../f")).unwrap_err().to_string().contains("No such file"));
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub fn text(html: &str) -> String {
     let mut emitter = DefaultEmitter::default();
     emitter.naively_switch_states(true); // what is in a script is no tag
     let mut page = Page { layout: Layout::default(), silent: None };
-    for Ok(token) in Tokenizer::new_with_emitter(html, emitter) {
+    for Ok(token) in Tokenizer::new_with_emitter(html.trim_start_matches('\u{FEFF}'), emitter) {
         match token {
             Token::StartTag(tag) => page.start(&String::from_utf8_lossy(&tag.name), tag.self_closing),
             Token::EndTag(tag) => page.end(&String::from_utf8_lossy(&tag.name)),

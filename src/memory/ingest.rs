@@ -9,11 +9,17 @@ use super::Memory;
 use super::chunk::{self, Size, Syntax};
 use super::embed::Embedder;
 use super::hex;
-use super::store::Passage;
-use crate::error::Result;
+use super::store::{Passage, Source};
+use crate::error::{Error, Result};
 
 /// Passages that are embedded and kept together: about a quarter of a second's on two cores.
 pub(super) const BATCH: usize = 8;
+
+/// Tokens that a passage may be bounded by at least: what is shorter than a sentence says nothing by itself.
+const LEAST: usize = 20;
+
+/// The byte order mark.
+const MARK: char = '\u{FEFF}';
 
 /// Bytes that are tokenized at once: a token takes a hundred times as much while it is being made.
 const STRETCH: usize = 256 << 10;
@@ -30,13 +36,25 @@ pub struct Added {
 }
 
 impl Memory {
+    /// Has sources that are added from now on cut into passages of up to so many tokens.
+    ///
+    /// # Errors
+    /// When the embedder would not read all of such a passage, or hardly anything would be one.
+    pub fn set_chunk_tokens(&mut self, tokens: usize) -> Result<()> {
+        check_chunk_tokens(&self.embedder, tokens)?;
+        if self.store.chunk_tokens()? != tokens {
+            self.store.set_chunk_tokens(tokens)?;
+        }
+        Ok(())
+    }
+
     /// Adds a source: what is kept of this version already is not added again, and versions before it go once it is whole.
     /// `step` hears after every few passages how many bytes of the text are done, and may stop it there.
     ///
     /// # Errors
     /// When it cannot be embedded or kept. What was kept before stays, and adding it again goes on there.
     pub fn add(&mut self, name: &str, text: &str, mut step: impl FnMut(usize) -> ControlFlow<()>) -> Result<Added> {
-        let ranges = passages(&self.embedder, text, Syntax::of(name), Size::default())?;
+        let ranges = passages(&self.embedder, text, Syntax::of(name), Size::of(self.store.chunk_tokens()?))?;
         let hash = Sha256::digest(text);
         let known = match self.store.source(name, &hash)? {
             Some(source) if source.done == ranges.len() => {
@@ -45,6 +63,11 @@ impl Memory {
             _ => self.store.texts_of(name)?,
         };
         let mut source = self.store.begin(name, &hash, ranges.len())?;
+        let others = self.cut_otherwise(&source, &ranges)?;
+        if !others.is_empty() {
+            self.store.remove(&others)?;
+            source = self.store.begin(name, &hash, ranges.len())?;
+        }
         let mut added = Added { passages: ranges.len(), kept: Vec::new(), stopped: false };
         for batch in ranges.get(source.done..).unwrap_or_default().chunks(BATCH) {
             let texts: Vec<&str> = batch.iter().map(|range| &text[range.clone()]).collect();
@@ -60,6 +83,16 @@ impl Memory {
             }
         }
         Ok(added)
+    }
+
+    /// The records of a source that was stopped, if they were cut at other places than these.
+    fn cut_otherwise(&self, source: &Source, ranges: &[Range<usize>]) -> Result<Vec<i64>> {
+        if source.done == 0 {
+            return Ok(Vec::new());
+        }
+        let kept = self.store.records_of(source.id)?;
+        let fits = kept.iter().all(|record| ranges.contains(&(record.begins..record.ends)));
+        Ok(if fits { Vec::new() } else { kept.iter().map(|record| record.id).collect() })
     }
 
     /// Keeps a text that is one record however long it is, under a name that ends with its hash: the same text is kept once.
@@ -100,20 +133,32 @@ pub fn named(kind: &str, text: &str) -> String {
     format!("{kind}:{}", hex(&Sha256::digest(text)[..6]))
 }
 
-/// Where a text is cut.
+/// # Errors
+/// When the embedder would not read all of a passage of so many tokens, or hardly anything would be one.
+pub fn check_chunk_tokens(embedder: &Embedder, tokens: usize) -> Result<()> {
+    let most = embedder.max_tokens();
+    if (LEAST..=most).contains(&tokens) {
+        return Ok(());
+    }
+    let what = format!("passages of up to {tokens} tokens: {} takes {LEAST} to {most}", embedder.name());
+    Err(Error::usage(what).help(format!("take --chunk-tokens {}", tokens.clamp(LEAST, most))))
+}
+
+/// Where a text is cut. The mark of UTF-8 that some editors begin a file with is no part of it.
 ///
 /// # Errors
 /// When it cannot be tokenized.
 pub fn passages(embedder: &Embedder, text: &str, syntax: Syntax, size: Size) -> Result<Vec<Range<usize>>> {
     let size = Size { tokens: size.tokens.min(embedder.max_tokens()), ..size };
-    let mut tokens = Vec::new();
-    let mut at = 0;
+    let first = if text.starts_with(MARK) { MARK.len_utf8() } else { 0 };
+    let (mut tokens, mut at) = (Vec::new(), first);
     while at < text.len() {
         let end = stretch(text, at);
-        tokens.extend(embedder.token_starts(&text[at..end])?.into_iter().map(|start| (at + start) as u32));
+        tokens.extend(embedder.token_starts(&text[at..end])?.into_iter().map(|start| (at - first + start) as u32));
         at = end;
     }
-    Ok(chunk::chunk(text, &tokens, size, syntax))
+    let ranges = chunk::chunk(&text[first..], &tokens, size, syntax);
+    Ok(ranges.into_iter().map(|range| range.start + first..range.end + first).collect())
 }
 
 /// The end of a stretch of text from `at` on: behind a line break if there is one.

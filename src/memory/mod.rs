@@ -13,6 +13,7 @@ pub mod condition;
 pub mod embed;
 pub mod exchange;
 pub mod files;
+mod hadamard;
 pub mod html;
 mod ids;
 pub mod index;

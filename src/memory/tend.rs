@@ -75,7 +75,7 @@ pub fn tend(store: &mut Store, when: Build, threads: usize, building: &mut dyn F
     let there: HashSet<i64> = ids.into_iter().collect();
     let gone: Vec<u32> =
         (0..index.len() as u32).filter(|row| !there.contains(&index.ids().get(*row as usize))).collect();
-    index.forget(&gone);
+    index.forget(&gone)?;
     let note = note.clone();
     store.put_index(|path| Ok(IndexNote { sha256: index.save(path)?, removals, ..note }))?;
     Ok(Tended::Forgot)

@@ -1,4 +1,5 @@
-//! What the memory's indexes scan with: inner products of bytes, sums of 4-bit table look-ups, inner products of f32.
+//! What the memory's indexes scan with: inner products of bytes, and of bytes with codes of two bits; sums of 4-bit
+//! table look-ups; inner products of f32.
 //!
 //! Compiled for every instruction set, as the kernels of the model are (`kernels`), beside which they stand for the
 //! sake of `simd` and of the tests in emulators. Sums of integers are exact and those of floats are taken in one order,
@@ -20,6 +21,9 @@ use crate::error::Result;
 
 /// Bytes that a row of int8 is padded to.
 pub const ROW: usize = 64;
+/// Bytes that a row of 2-bit codes is padded to. Byte j of them holds codes j, j + 32, j + 64 and j + 96, the first in its
+/// lowest bits: bytes are unpacked by a shift and a mask, and lie as those of the query do.
+pub const PACKED: usize = 32;
 /// Vectors of a block of 4-bit codes: 16 bytes for each subquantizer, the first 16 vectors in the low halves.
 pub const BLOCK: usize = 32;
 /// Subquantizers are padded to a multiple of this.
@@ -36,6 +40,9 @@ unsafe trait Set {
 
     /// Σ aᵢ·bᵢ over `n` bytes, a multiple of [`ROW`].
     unsafe fn dot(a: *const i8, b: *const i8, n: usize) -> i32;
+
+    /// Σ aᵢ·cᵢ over the 2-bit codes c, 0 to 3, in `n` bytes, a multiple of [`PACKED`].
+    unsafe fn dot_packed(a: *const i8, codes: *const u8, n: usize) -> i32;
 
     /// For each vector of a block, Σ table[part][code]: `codes` is (parts, 16), `table` (parts, 16), `parts` a multiple
     /// of [`PARTS`] and at most [`MAX_PARTS`].
@@ -93,6 +100,22 @@ unsafe fn dot_some<S: Set>(query: &[i8], rows: &[i8], which: &[u32], out: &mut [
 }
 
 #[inline(always)]
+unsafe fn dot_packed<S: Set>(query: &[i8], rows: &[u8], which: &[u32], out: &mut [i32]) {
+    let n = query.len() / 4;
+    let row = |i: u32| rows.as_ptr().wrapping_add(i as usize * n);
+    for i in which {
+        for line in (0..n).step_by(64) {
+            <S::Float as Simd>::prefetch(row(*i).wrapping_add(line).cast());
+        }
+        // Rows begin on no line's beginning.
+        <S::Float as Simd>::prefetch(row(*i).wrapping_add(n - 1).cast());
+    }
+    for (i, out) in which.iter().zip(out) {
+        *out = S::dot_packed(query.as_ptr(), row(*i), n);
+    }
+}
+
+#[inline(always)]
 unsafe fn prefetch<S: Set>(numbers: &[u32]) {
     for line in numbers.chunks(16) {
         <S::Float as Simd>::prefetch(line.as_ptr().cast());
@@ -122,6 +145,10 @@ macro_rules! compiled {
                 super::dot_some::<$set>(query, rows, which, out);
             }
             $(#[target_feature(enable = $features)])?
+            unsafe fn dot_packed(query: &[i8], rows: &[u8], which: &[u32], out: &mut [i32]) {
+                super::dot_packed::<$set>(query, rows, which, out);
+            }
+            $(#[target_feature(enable = $features)])?
             unsafe fn prefetch(numbers: &[u32]) {
                 super::prefetch::<$set>(numbers);
             }
@@ -134,7 +161,14 @@ macro_rules! compiled {
                 super::dot_f32::<<$set as Set>::Float>(a, b, n)
             }
 
-            pub(super) const SCANS: Scans = Scans { dot_rows, dot_some, prefetch, look_up_blocks, dot_f32 };
+            pub(super) const SCANS: Scans = Scans {
+                dot_rows,
+                dot_some,
+                dot_packed,
+                prefetch,
+                look_up_blocks,
+                dot_f32,
+            };
         }
     };
 }
@@ -151,12 +185,15 @@ compiled!(dotprod, neon::Neon<true>, "neon,dotprod");
 
 /// [`Scans::dot_some`] of an instruction set.
 type DotSome = unsafe fn(&[i8], &[i8], &[u32], &mut [i32]);
+/// [`Scans::dot_packed`] of an instruction set.
+type DotPacked = unsafe fn(&[i8], &[u8], &[u32], &mut [i32]);
 
 /// The scans of one instruction set that this processor has.
 #[derive(Clone, Copy)]
 pub struct Scans {
     dot_rows: unsafe fn(&[i8], &[i8], &mut [i32]),
     dot_some: DotSome,
+    dot_packed: DotPacked,
     prefetch: unsafe fn(&[u32]),
     look_up_blocks: unsafe fn(&[u8], &[u8], &mut [[u16; BLOCK]]),
     dot_f32: unsafe fn(*const f32, *const f32, usize) -> f32,
@@ -215,6 +252,22 @@ impl Scans {
         assert!(last * query.len() <= rows.len(), "no such row");
         // SAFETY: the processor has the instructions (`of`), and the rows are there.
         unsafe { (self.dot_some)(query, rows, which, out) }
+    }
+
+    /// `out[i]` = query · the 2-bit codes of row `which[i]`, exactly: each is 0 to 3. A row has a quarter of the query's
+    /// bytes, a multiple of [`PACKED`].
+    ///
+    /// # Panics
+    /// When the lengths do not go together, or there is no such row.
+    pub fn dot_packed(self, query: &[i8], rows: &[u8], which: &[u32], out: &mut [i32]) {
+        assert!(
+            !query.is_empty() && query.len().is_multiple_of(4 * PACKED) && which.len() == out.len(),
+            "rows of another width"
+        );
+        let last = which.iter().max().map_or(0, |row| *row as usize + 1);
+        assert!(last * query.len() / 4 <= rows.len(), "no such row");
+        // SAFETY: the processor has the instructions (`of`), and the rows are there.
+        unsafe { (self.dot_packed)(query, rows, which, out) }
     }
 
     /// Has the lines of `numbers` on their way into the cache.

@@ -160,8 +160,8 @@ impl Recall {
 
     /// Adds a file or folder while the chat goes on.
     pub fn add(&mut self, path: &str) -> Result<()> {
-        let path = std::path::absolute(path).map_err(|e| Error::io("find", Path::new(path), e))?;
-        std::fs::metadata(&path).map_err(|e| Error::io("add it", &path, e))?;
+        std::fs::metadata(path).map_err(|e| Error::io("add it", Path::new(path), e))?;
+        let path = files::known_as(Path::new(path))?;
         log::note(format_args!("{} is being added; /memory tells how far it is.", path.display()));
         self.shared.set(|state| state.jobs.push_back(Job::Path(path)));
         Ok(())

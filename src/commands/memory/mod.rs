@@ -70,7 +70,13 @@ impl Program {
 
     /// The memory of that name with its embedder, which is fetched if it is absent.
     fn open(&self, name: &str, access: Access) -> Result<Memory> {
+        self.open_if(name, access, |_| Ok(()))
+    }
+
+    /// The same, unless `check` has something against the embedder: then none is made.
+    fn open_if(&self, name: &str, access: Access, check: impl Fn(&Embedder) -> Result<()>) -> Result<Memory> {
         let embedder = self.embedder(name, access)?;
+        check(&embedder)?;
         Memory::new(self.memories.open(name, access)?, embedder)
     }
 

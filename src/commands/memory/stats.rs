@@ -29,6 +29,7 @@ pub(super) fn run(args: &StatsArgs, memories: &Memories) -> Result<()> {
             "missing": missing,
             "content_hash": hash,
             "model": model.as_ref().map(|model| &model.name),
+            "chunk_tokens": store.chunk_tokens()?,
             "dim": model.as_ref().map(|model| model.dim),
             "bytes": bytes,
             "target_recall": wanted.recall,
@@ -42,9 +43,11 @@ pub(super) fn run(args: &StatsArgs, memories: &Memories) -> Result<()> {
     }
     let model = model.map_or("none yet".to_owned(), |model| format!("{}, {} dimensions", model.name, model.dim));
     answer.line(&format!(
-        "records       {records}\nsources       {}\nembedder      {model}\nindex         {}\ntarget        {}\n\
+        "records       {records}\nsources       {}\nembedder      {model}\n\
+         passages      of up to {} tokens\nindex         {}\ntarget        {}\n\
          file          {}, {}\ncontent_hash  {hash}",
         sources.len(),
+        store.chunk_tokens()?,
         described(index.as_ref(), &args.name),
         target(&wanted),
         store.path().display(),

@@ -24,6 +24,8 @@ const SLACK: f32 = 0.003;
 /// What a walk keeps in sight at least. A memory's own vectors have others like them, and would be found with less; what
 /// people ask has not.
 const SIGHT: usize = 64;
+/// The same of a graph on the disk, where what is in sight is there by an estimate.
+const DISK_SIGHT: usize = 96;
 /// The longest list of vectors to read.
 const MOST: usize = 4096;
 
@@ -82,7 +84,8 @@ fn plan(dim: usize, count: usize, memory: Option<usize>) -> Option<Plan> {
     let lists = if count <= FLAT { 1 } else { lists(count) };
     let codes =
         [2, 3, 4, 6, 8, 12, 16].map(|sub| Plan::Codes { lists, sub: super::pq::sub_dim(dim, dim.div_ceil(sub)) });
-    std::iter::once(all).chain(codes).find(fits)
+    let disk = (count > FLAT).then_some(Plan::Disk);
+    std::iter::once(all).chain(disk).chain(codes).find(fits)
 }
 
 /// About twice the square root.
@@ -125,15 +128,15 @@ impl Questions {
     }
 
     /// The share of the true answers among candidates.
-    fn recall(&self, mut candidates: impl FnMut(&[f32]) -> Vec<Hit>) -> f32 {
+    fn recall(&self, mut candidates: impl FnMut(&[f32]) -> Result<Vec<Hit>>) -> Result<f32> {
         let dim = self.queries.len() / self.own.len().max(1);
         let (mut found, mut all) = (0, 0);
         for (query, truth) in self.queries.chunks_exact(dim.max(1)).zip(&self.truth) {
-            let rows: std::collections::HashSet<u32> = candidates(query).iter().map(|hit| hit.row).collect();
+            let rows: std::collections::HashSet<u32> = candidates(query)?.iter().map(|hit| hit.row).collect();
             found += truth.iter().filter(|row| rows.contains(row)).count();
             all += truth.len();
         }
-        found as f32 / all.max(1) as f32
+        Ok(found as f32 / all.max(1) as f32)
     }
 }
 
@@ -198,25 +201,34 @@ impl Tuned {
 }
 
 impl Tuning<'_> {
-    fn recall(&self, effort: Effort) -> f32 {
+    fn recall(&self, effort: Effort) -> Result<f32> {
         self.questions.recall(|query| self.layout.candidates(self.scans, query, effort))
     }
 
     /// The smallest number with which `effort` reaches the goal, within a sixteenth; the last of `ladder` where none does.
-    fn smallest(&self, ladder: &[usize], effort: impl Fn(usize) -> Effort) -> usize {
-        let fails = |x: usize| self.recall(effort(x)) < self.goal;
-        let at = ladder.partition_point(|x| fails(*x));
-        let Some(found) = ladder.get(at) else { return ladder.last().copied().unwrap_or(1) };
+    fn smallest(&self, ladder: &[usize], effort: impl Fn(usize) -> Effort) -> Result<usize> {
+        let fails = |x: usize| self.recall(effort(x)).map(|recall| recall < self.goal);
+        let mut at = 0;
+        let mut behind = ladder.len();
+        while at < behind {
+            let middle = usize::midpoint(at, behind);
+            if fails(ladder[middle])? {
+                at = middle + 1;
+            } else {
+                behind = middle;
+            }
+        }
+        let Some(found) = ladder.get(at) else { return Ok(ladder.last().copied().unwrap_or(1)) };
         let (mut high, mut low) = (*found, if at == 0 { *found } else { ladder[at - 1] });
         while high - low > (high / 16).max(1) {
             let middle = usize::midpoint(low, high);
-            if fails(middle) {
+            if fails(middle)? {
                 low = middle;
             } else {
                 high = middle;
             }
         }
-        high
+        Ok(high)
     }
 
     /// First the least reach with as long a list of candidates as may be, then the shortest list of candidates. Of lists a
@@ -225,26 +237,30 @@ impl Tuning<'_> {
         let reaches = match &self.layout.form {
             Form::Int8(_) => vec![1],
             Form::Graph(..) => ladder(SIGHT, MOST),
+            Form::Disk(_) => ladder(DISK_SIGHT, MOST),
             Form::Codes(_) => ladder(1, self.layout.lists.count()),
         };
-        let least = self.smallest(&reaches, |reach| Effort { reach, rerank: self.most(reach) });
+        let least = self.smallest(&reaches, |reach| Effort { reach, rerank: self.most(reach) })?;
         let more = if matches!(self.layout.form, Form::Codes(_)) { 2 } else { 0 };
         let mut best: Option<Tuned> = None;
         for reach in std::iter::once(least).chain(reaches.into_iter().filter(|reach| *reach > least).take(more)) {
-            let rerank = self.smallest(&ladder(K, self.most(reach)), |rerank| Effort { reach, rerank });
+            let rerank = self.smallest(&ladder(K, self.most(reach)), |rerank| Effort { reach, rerank })?;
             let effort = Effort { reach, rerank };
-            let tuned = Tuned { effort, recall: self.recall(effort), time: self.time(effort)? };
+            let tuned = Tuned { effort, recall: self.recall(effort)?, time: self.time(effort)? };
             if best.as_ref().is_none_or(|best| tuned.is_better(best, self.goal)) {
                 best = Some(tuned);
             }
         }
         let most = Effort { reach: least, rerank: self.most(least) };
-        Ok(best.unwrap_or(Tuned { effort: most, recall: self.recall(most), time: f64::INFINITY }))
+        match best {
+            Some(best) => Ok(best),
+            None => Ok(Tuned { effort: most, recall: self.recall(most)?, time: f64::INFINITY }),
+        }
     }
 
     /// The most candidates that so far a reach can give.
     fn most(&self, reach: usize) -> usize {
-        if matches!(self.layout.form, Form::Graph(..)) { reach } else { MOST }
+        if matches!(self.layout.form, Form::Graph(..) | Form::Disk(_)) { reach } else { MOST }
     }
 
     /// A query's time, in seconds.
@@ -252,7 +268,7 @@ impl Tuning<'_> {
         let start = Instant::now();
         let dim = self.vectors.dim();
         for query in self.questions.queries.chunks_exact(dim) {
-            let found = self.layout.candidates(self.scans, query, effort);
+            let found = self.layout.candidates(self.scans, query, effort)?;
             let rows = found.into_iter().map(|hit| hit.row).collect();
             search::rerank(self.vectors, self.scans, query, rows, K)?;
         }
@@ -275,7 +291,8 @@ mod tests {
         let million = |memory| plan(384, 1_000_000, memory);
         assert_eq!(plan(384, 10_000, None), Some(Plan::Int8));
         assert_eq!(million(None), Some(Plan::Graph));
-        assert_eq!(million(Some(120 << 20)), Some(Plan::Codes { lists: 2000, sub: 2 }));
+        assert_eq!(million(Some(115_000_000)), Some(Plan::Disk));
+        assert_eq!(plan(384, 10_000, Some(3_000_000)), Some(Plan::Codes { lists: 1, sub: 2 }));
         assert_eq!(million(Some(60 << 20)), Some(Plan::Codes { lists: 2000, sub: 4 }));
         assert_eq!(million(Some(1 << 20)), None);
     }

@@ -1,7 +1,7 @@
 //! The index as a file.
 //!
 //! Little-endian: a magic number that names the version, the sizes, then the arrays one after another, each with its
-//! length in front. A file is read only if its SHA-256 and its count of vectors are the ones that the store has noted:
+//! length in front. Of a graph on the disk the pieces stay in the file, which is kept open. A file is read only if its SHA-256 and its count of vectors are the ones that the store has noted:
 //! what another hand wrote, or half of what ours did, is never parsed but built anew.
 
 use std::fs::File;
@@ -11,24 +11,28 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::graph::Graph;
-use super::int8::Int8;
+use super::graph::disk::Disk;
+use super::graph::nodes::{Node, Nodes};
+use super::int8::{self, Int8};
 use super::layout::{Coded, Form, Layout};
 use super::lists::Lists;
+use super::packed::Packed;
 use super::pq::Quantizer;
 use super::{Effort, Index};
 use crate::backend::cpu::memory::reserved;
-use crate::backend::cpu::scans::{ROW, Scans};
+use crate::backend::cpu::scans::Scans;
 use crate::error::{Error, Result};
 use crate::memory::ids::Ids;
 use crate::memory::{PART, hex};
 
 /// Changes with whatever changes the meaning of the bytes.
-const MAGIC: [u8; 8] = *b"taperIX3";
+const MAGIC: [u8; 8] = *b"taperIX4";
 /// What an index of each form begins with.
 const EXACT: usize = 0;
 const INT8: usize = 1;
 const CODES: usize = 2;
 const GRAPH: usize = 3;
+const DISK: usize = 4;
 /// Bytes that are hashed or converted at once.
 const BUFFER: usize = 1 << 18;
 
@@ -60,6 +64,7 @@ impl Index {
             None => EXACT,
             Some(Form::Int8(_)) => INT8,
             Some(Form::Graph(..)) => GRAPH,
+            Some(Form::Disk(_)) => DISK,
             Some(Form::Codes(_)) => CODES,
         };
         for number in [self.dim, self.count, form, self.effort.reach, self.effort.rerank] {
@@ -77,6 +82,12 @@ impl Index {
                 Form::Graph(int8, graph) => {
                     out.int8(int8)?;
                     out.array(&graph.edges)?;
+                }
+                Form::Disk(Disk { packed, nodes }) => {
+                    out.array(&packed.mean)?;
+                    out.array(&packed.bytes)?;
+                    out.array(&packed.factors)?;
+                    out.nodes(nodes)?;
                 }
                 Form::Codes(Coded { quantizer, codes, .. }) => {
                     out.number(quantizer.sub)?;
@@ -142,6 +153,10 @@ impl Layout {
         let form = match form {
             INT8 => Form::Int8(input.int8(dim)?),
             GRAPH => Form::Graph(input.int8(dim)?, Graph { edges: input.array()? }),
+            DISK => {
+                let packed = Packed { mean: input.array()?, bytes: input.array()?, factors: input.array()? };
+                Form::Disk(Disk { packed, nodes: input.nodes(dim)? })
+            }
             CODES => {
                 let [sub] = input.numbers()?;
                 let (rotation, centroids) = (input.array()?, input.array()?);
@@ -211,6 +226,20 @@ impl Out {
         self.array(&int8.scales)
     }
 
+    fn nodes(&mut self, nodes: &Nodes) -> std::io::Result<()> {
+        self.number(nodes.size())?;
+        let (mut node, mut bytes) = (Node::default(), Vec::with_capacity(2 * BUFFER));
+        for row in 0..nodes.len() as u32 {
+            nodes.read(row, &mut node)?;
+            node.write(&mut bytes);
+            if bytes.len() >= BUFFER {
+                self.put(&bytes)?;
+                bytes.clear();
+            }
+        }
+        self.put(&bytes)
+    }
+
     fn array<T: Element>(&mut self, array: &[T]) -> std::io::Result<()> {
         self.number(array.len())?;
         let mut bytes = Vec::with_capacity(BUFFER);
@@ -248,7 +277,15 @@ impl In {
 
     fn int8(&mut self, dim: usize) -> std::io::Result<Int8> {
         let (bytes, scales) = (self.array()?, self.array()?);
-        Ok(Int8 { width: dim.next_multiple_of(ROW), bytes, scales })
+        Ok(Int8 { width: int8::width(dim), bytes, scales })
+    }
+
+    /// What is left where it is, and read piece by piece.
+    fn nodes(&mut self, dim: usize) -> std::io::Result<Nodes> {
+        let [len] = self.numbers()?;
+        let at = self.file.stream_position()?;
+        let file = self.file.get_ref().try_clone()?;
+        Nodes::in_file(file, at, len, dim).ok_or_else(|| std::io::ErrorKind::InvalidData.into())
     }
 
     fn array<T: Element>(&mut self) -> std::io::Result<Vec<T>> {

@@ -3,9 +3,11 @@
 //! Every vector has edges to at most [`DEGREE`] others, chosen so that they lie in different directions (the "robust prune"
 //! of Vamana, Subramanya et al., 2019). The first vectors, drawn by lot, are pivots: all of them are compared with
 //! a query, and the walk begins at the nearest few, so that clusters far from each other are all within reach without
-//! the layers of HNSW. Vectors are compared as bytes.
+//! the layers of HNSW. Vectors are compared as bytes, or ([`disk`]) as two bits a component where the graph is on the disk.
 
 mod build;
+pub(super) mod disk;
+pub(super) mod nodes;
 #[cfg(test)]
 mod tests;
 
@@ -44,7 +46,7 @@ impl Graph {
     pub(super) fn search(&self, int8: &Int8, scans: Scans, query: &Query, beam: usize) -> Vec<Hit> {
         let mut walk = Walk::default();
         let pivots = pivots(self.edges.len() / DEGREE);
-        walk.towards(query, Place { edges: &self.edges, pivots, int8, scans }, beam);
+        walk.towards(&mut Place { edges: &self.edges, pivots, int8, scans }.from(query), beam);
         walk.best.into_iter().map(|seen| seen.hit).collect()
     }
 
@@ -53,13 +55,67 @@ impl Graph {
     }
 }
 
-/// Where a walk goes: a graph, or as much of it as is built.
+/// What a walk goes over, with the query that it goes towards. `sums` is room that it may use.
+trait Ground {
+    /// The scores of all pivots; −∞ of those that were forgotten, or lead nowhere in particular.
+    fn pivots(&mut self, sums: &mut Vec<i32>, scores: &mut Vec<f32>);
+
+    /// Appends the neighbours of a vector.
+    fn open(&mut self, row: u32, neighbours: &mut Vec<u32>);
+
+    /// Hears of what will be opened next, unless something nearer is found now.
+    fn expect(&self, row: u32);
+
+    /// Makes `scores` those of `rows`.
+    fn scores(&mut self, rows: &[u32], sums: &mut Vec<i32>, scores: &mut Vec<f32>);
+}
+
+/// A graph in memory, or as much of it as is built.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     edges: &'a [u32],
     pivots: usize,
     int8: &'a Int8,
     scans: Scans,
+}
+
+impl<'a> Place<'a> {
+    fn from(self, query: &'a Query) -> Held<'a> {
+        Held { place: self, query }
+    }
+}
+
+struct Held<'a> {
+    place: Place<'a>,
+    query: &'a Query,
+}
+
+impl Ground for Held<'_> {
+    fn pivots(&mut self, sums: &mut Vec<i32>, scores: &mut Vec<f32>) {
+        let Place { int8, scans, pivots, .. } = self.place;
+        sums.resize(pivots, 0);
+        scores.resize(pivots, 0.0);
+        int8.scores(scans, self.query, 0, sums, scores);
+        for (score, scale) in scores.iter_mut().zip(&int8.scales) {
+            if *scale <= 0.0 {
+                *score = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    fn open(&mut self, row: u32, to: &mut Vec<u32>) {
+        to.extend_from_slice(neighbours(self.place.edges, row));
+    }
+
+    fn expect(&self, row: u32) {
+        self.place.scans.prefetch(&self.place.edges[row as usize * DEGREE..][..DEGREE]);
+    }
+
+    fn scores(&mut self, rows: &[u32], sums: &mut Vec<i32>, scores: &mut Vec<f32>) {
+        sums.resize(rows.len(), 0);
+        scores.resize(rows.len(), 0.0);
+        self.place.int8.scores_of(self.place.scans, self.query, rows, sums, scores);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -83,11 +139,11 @@ struct Walk {
 }
 
 impl Walk {
-    fn towards(&mut self, query: &Query, place: Place, beam: usize) {
+    fn towards(&mut self, ground: &mut impl Ground, beam: usize) {
         self.best.clear();
         self.opened.clear();
         self.met.clear(beam);
-        self.enter(query, place, beam);
+        self.enter(ground, beam);
         let mut next = 0;
         while let Some(seen) = self.best.get_mut(next) {
             if std::mem::replace(&mut seen.opened, true) {
@@ -97,29 +153,22 @@ impl Walk {
             let hit = seen.hit;
             self.opened.push(hit);
             self.new.clear();
-            for to in neighbours(place.edges, hit.row) {
-                if self.met.insert(*to) {
-                    self.new.push(*to);
-                }
-            }
-            // What will be opened next, unless something nearer is found now.
+            ground.open(hit.row, &mut self.new);
+            let met = &mut self.met;
+            self.new.retain(|to| met.insert(*to));
             if let Some(seen) = self.best[next..].iter().find(|seen| !seen.opened) {
-                place.scans.prefetch(&place.edges[seen.hit.row as usize * DEGREE..][..DEGREE]);
+                ground.expect(seen.hit.row);
             }
-            next = self.look(query, place, beam).min(next + 1);
+            next = self.look(ground, beam).min(next + 1);
         }
     }
 
-    /// Begins with the best pivots. Those that are zero were forgotten, or lead nowhere in particular.
-    fn enter(&mut self, query: &Query, place: Place, beam: usize) {
-        self.sums.resize(place.pivots, 0);
-        self.scores.resize(place.pivots, 0.0);
-        place.int8.scores(place.scans, query, 0, &mut self.sums, &mut self.scores);
+    /// Begins with the best pivots.
+    fn enter(&mut self, ground: &mut impl Ground, beam: usize) {
+        ground.pivots(&mut self.sums, &mut self.scores);
         let mut entries = Shortlist::new(ENTRIES);
         for (row, score) in self.scores.iter().enumerate() {
-            if place.int8.scales[row] > 0.0 {
-                entries.push(Hit { row: row as u32, score: *score });
-            }
+            entries.push(Hit { row: row as u32, score: *score });
         }
         for hit in entries.into_hits() {
             self.met.insert(hit.row);
@@ -128,13 +177,10 @@ impl Walk {
     }
 
     /// Scores the new ones, and says where the first of those that are kept is.
-    fn look(&mut self, query: &Query, place: Place, beam: usize) -> usize {
-        let n = self.new.len();
-        self.sums.resize(n, 0);
-        self.scores.resize(n, 0.0);
-        place.int8.scores_of(place.scans, query, &self.new, &mut self.sums, &mut self.scores);
+    fn look(&mut self, ground: &mut impl Ground, beam: usize) -> usize {
+        ground.scores(&self.new, &mut self.sums, &mut self.scores);
         let mut first = usize::MAX;
-        for i in 0..n {
+        for i in 0..self.new.len() {
             first = first.min(self.keep(Hit { row: self.new[i], score: self.scores[i] }, beam));
         }
         first

@@ -14,6 +14,11 @@ pub(super) struct Int8 {
     pub(super) scales: Vec<f32>,
 }
 
+/// Bytes of a row.
+pub(super) fn width(dim: usize) -> usize {
+    dim.next_multiple_of(ROW)
+}
+
 /// Writes `vector` as bytes, and gives the scale: the largest component becomes ±127. A vector with NaN or infinity in
 /// it becomes zeros.
 pub(super) fn quantize(vector: &[f32], out: &mut [i8]) -> f32 {
@@ -34,15 +39,22 @@ pub(super) struct Query {
 
 impl Query {
     pub(super) fn new(query: &[f32]) -> Self {
-        let mut bytes = vec![0; query.len().next_multiple_of(ROW)];
+        let mut bytes = vec![0; width(query.len())];
         let scale = quantize(query, &mut bytes);
         Self { bytes, scale }
+    }
+
+    /// The score of a row that is somewhere else.
+    pub(super) fn score(&self, scans: Scans, bytes: &[i8], scale: f32) -> f32 {
+        let mut sum = [0];
+        scans.dot_rows(&self.bytes, bytes, &mut sum);
+        sum[0] as f32 * (scale * self.scale)
     }
 }
 
 impl Int8 {
     pub(super) fn new(dim: usize, rows: usize) -> Self {
-        let width = dim.next_multiple_of(ROW);
+        let width = width(dim);
         let mut bytes = reserved(rows * width);
         bytes.resize(rows * width, 0);
         Self { width, bytes, scales: vec![0.0; rows] }
@@ -65,6 +77,12 @@ impl Int8 {
         }
     }
 
+    /// Sets a row to bytes with their scale.
+    pub(super) fn set_bytes(&mut self, row: usize, bytes: &[i8], scale: f32) {
+        self.bytes[row * self.width..][..self.width].copy_from_slice(bytes);
+        self.scales[row] = scale;
+    }
+
     /// The scores of `rows`. `sums` is room for as many.
     pub(super) fn scores_of(&self, scans: Scans, query: &Query, rows: &[u32], sums: &mut [i32], out: &mut [f32]) {
         scans.dot_some(&query.bytes, &self.bytes, rows, sums);
@@ -85,7 +103,7 @@ impl Int8 {
         sum[0] as f32 * (self.scales[b as usize] * self.scales[a as usize])
     }
 
-    fn row(&self, row: u32) -> &[i8] {
+    pub(super) fn row(&self, row: u32) -> &[i8] {
         &self.bytes[row as usize * self.width..][..self.width]
     }
 }

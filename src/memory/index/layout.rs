@@ -1,12 +1,16 @@
-//! The vectors as they are held in memory: as bytes, as bytes with a graph over them, or in lists as 4-bit codes.
+//! The vectors as they are held: as bytes, as bytes with a graph over them, in memory as two bits a component while bytes and
+//! graph are on the disk, or in lists as 4-bit codes.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::faiss;
+use super::graph::disk::Disk;
+use super::graph::nodes::Nodes;
 use super::graph::{DEGREE, Graph};
 use super::int8::Int8;
 use super::lists::{Lists, each_chunk, sample};
+use super::packed::{self, Packed};
 use super::pq::{self, Quantizer};
 use crate::backend::cpu::scans::{BLOCK, Scans};
 use crate::error::Result;
@@ -22,6 +26,8 @@ pub enum Plan {
     Int8,
     /// Bytes, and a graph over them.
     Graph,
+    /// Two bits a component; bytes and a graph over them are read from the index's file.
+    Disk,
     /// 4-bit codes, one for `sub` components, in inverted lists; 1 list: all in one.
     Codes { lists: usize, sub: usize },
 }
@@ -34,6 +40,7 @@ impl Plan {
         match *self {
             Self::Int8 => rows + count * int8,
             Self::Graph => rows + count * (int8 + 4 * DEGREE),
+            Self::Disk => rows + count * (packed::width(dim) / 4 + 4),
             Self::Codes { lists, sub } => {
                 let padded = dim.next_multiple_of(16);
                 let means = if lists > 1 { lists * (5 * padded + 64) } else { 0 };
@@ -57,6 +64,7 @@ pub(super) struct Layout {
 pub(super) enum Form {
     Int8(Int8),
     Graph(Int8, Graph),
+    Disk(Disk),
     Codes(Coded),
 }
 
@@ -88,6 +96,13 @@ impl Layout {
                 let graph = Graph::build(&int8, scans, threads);
                 Self { lists, form: Form::Graph(int8, graph) }
             }
+            Plan::Disk => {
+                let lists = Lists::one(dim, shuffled(in_order()));
+                let int8 = bytes(vectors, &lists)?;
+                let graph = Graph::build(&int8, scans, threads);
+                let packed = Packed::build(vectors, &positions(&lists))?;
+                Self { lists, form: Form::Disk(Disk { packed, nodes: Nodes::held(int8, graph) }) }
+            }
             Plan::Codes { lists, sub } => {
                 let lists = if lists > 1 { Lists::cluster(vectors, lists)? } else { Lists::one(dim, in_order()) };
                 let coded = codes(vectors, &lists, sub, scans, threads)?;
@@ -97,7 +112,10 @@ impl Layout {
     }
 
     /// Zeros where the rows' vectors were, and no edge from or to them. `rows` ascend.
-    pub(super) fn forget(&mut self, scans: Scans, rows: &[u32]) {
+    ///
+    /// # Errors
+    /// When what is on the disk cannot be read.
+    pub(super) fn forget(&mut self, scans: Scans, rows: &[u32]) -> Result<()> {
         let is_gone = |position: &u32| rows.binary_search(&self.lists.rows[*position as usize]).is_ok();
         let gone: Vec<u32> = (0..self.lists.rows.len() as u32).filter(is_gone).collect();
         if let Form::Graph(int8, graph) = &mut self.form {
@@ -109,6 +127,7 @@ impl Layout {
                     int8.set(position as usize, &[]);
                 }
             }
+            Form::Disk(disk) => disk.forget(scans, &gone)?,
             Form::Codes(Coded { quantizer, blocks, codes }) => {
                 for position in gone.into_iter().map(|position| position as usize) {
                     let list = self.lists.of(position);
@@ -118,12 +137,15 @@ impl Layout {
                 }
             }
         }
+        Ok(())
     }
 
+    /// Bytes of memory that it holds once it is in a file.
     pub(super) fn memory(&self) -> usize {
         let form = match &self.form {
             Form::Int8(int8) => int8.memory(),
             Form::Graph(int8, graph) => int8.memory() + graph.memory(),
+            Form::Disk(disk) => disk.packed.memory(),
             Form::Codes(c) => c.quantizer.memory() + 4 * c.blocks.len() + c.codes.len(),
         };
         self.lists.memory() + form

@@ -3,8 +3,9 @@
 //! An index is a cache: all that it knows comes from the [`Vectors`], and what it finds is always scored by them
 //! exactly ("reranked"), so that approximation can lose a hit but never misstate one. It is exact while that is quick;
 //! beyond, vectors are held as bytes, then with a graph over them. Under a bound of memory that has no room for these,
-//! 4-bit codes of product quantization are held in inverted lists (clusters, of which the nearest few are scanned). Vectors
-//! are read from the disk for the shortlist alone. [`build`] measures on the memory's own vectors what reaches a recall,
+//! bytes and graph stay in the index's file, and two bits a component in memory find the way; where there is no room for
+//! these either, 4-bit codes of product quantization are held in inverted lists (clusters, of which the nearest few are
+//! scanned). Vectors are read from the disk for the shortlist alone. [`build`] measures on the memory's own vectors what reaches a recall,
 //! and takes the fastest.
 //!
 //! FAISS clusters, assigns, learns rotations and is the yardstick ([`faiss`]); what a search runs through is ours
@@ -17,6 +18,7 @@ mod graph;
 mod int8;
 mod layout;
 mod lists;
+mod packed;
 mod pq;
 mod search;
 mod shortlist;
@@ -84,7 +86,7 @@ impl Index {
     /// The `k` best of the vectors, scored exactly.
     ///
     /// # Errors
-    /// When a vector cannot be read, or query or vectors are not those of this index.
+    /// When a vector or the index's file cannot be read, or query or vectors are not those of this index.
     pub fn search(&self, vectors: &dyn Vectors, query: &[f32], k: usize) -> Result<Vec<Hit>> {
         self.search_with(vectors, query, k, self.effort)
     }
@@ -110,18 +112,21 @@ impl Index {
         let more = k.div_ceil(choose::K).max(1);
         let effort =
             Effort { rerank: effort.rerank.saturating_mul(more).max(k), reach: effort.reach.saturating_mul(more) };
-        let found = layout.candidates(self.scans, query, effort);
+        let found = layout.candidates(self.scans, query, effort)?;
         let newer = self.count as u32..vectors.len() as u32;
         let rows = found.into_iter().map(|hit| hit.row).chain(newer).collect();
         search::rerank(vectors, self.scans, query, rows, k)
     }
 
     /// What a search would read, at most `effort.rerank` rows, with the scores of the form that is scanned; best first.
-    pub(in crate::memory) fn candidates(&self, query: &[f32], effort: Effort) -> Vec<Hit> {
-        let mut found =
-            self.layout.as_ref().map_or_else(Vec::new, |layout| layout.candidates(self.scans, query, effort));
+    ///
+    /// # Errors
+    /// When the index's file cannot be read.
+    pub(in crate::memory) fn candidates(&self, query: &[f32], effort: Effort) -> Result<Vec<Hit>> {
+        let Some(layout) = &self.layout else { return Ok(Vec::new()) };
+        let mut found = layout.candidates(self.scans, query, effort)?;
         found.sort_unstable_by(Hit::order);
-        found
+        Ok(found)
     }
 
     /// Vectors in it.
@@ -139,10 +144,11 @@ impl Index {
     }
 
     /// Takes the vectors of rows, which ascend, out of it: what is left of them says nothing of what they were.
-    pub fn forget(&mut self, rows: &[u32]) {
-        if let Some(layout) = &mut self.layout {
-            layout.forget(self.scans, rows);
-        }
+    ///
+    /// # Errors
+    /// When the index's file cannot be read.
+    pub fn forget(&mut self, rows: &[u32]) -> Result<()> {
+        self.layout.as_mut().map_or(Ok(()), |layout| layout.forget(self.scans, rows))
     }
 
     pub fn effort(&self) -> Effort {
@@ -174,6 +180,7 @@ impl Index {
         let form = match &layout.form {
             Form::Int8(_) => "all scanned as int8".to_owned(),
             Form::Graph(..) => format!("a graph of int8, {reach} kept in sight"),
+            Form::Disk(_) => format!("a graph on the disk, by 2-bit codes, {reach} kept in sight"),
             Form::Codes(coded) => {
                 let codes = coded.quantizer.dim.div_ceil(coded.quantizer.sub);
                 format!("{} lists, {reach} scanned, as {codes} 4-bit codes (OPQ+PQ)", layout.lists.count())

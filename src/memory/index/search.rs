@@ -64,7 +64,10 @@ fn padded(query: &[f32]) -> Vec<f32> {
 
 impl Layout {
     /// Rows worth an exact look, at most `effort.rerank`, with the scores that say so; in no order.
-    pub(super) fn candidates(&self, scans: Scans, query: &[f32], effort: Effort) -> Vec<Hit> {
+    ///
+    /// # Errors
+    /// When what is on the disk cannot be read.
+    pub(super) fn candidates(&self, scans: Scans, query: &[f32], effort: Effort) -> Result<Vec<Hit>> {
         let mut found = match &self.form {
             Form::Int8(int8) => scan_bytes(int8, scans, &int8::Query::new(query), effort.rerank),
             Form::Graph(int8, graph) => {
@@ -82,12 +85,18 @@ impl Layout {
                 found.truncate(effort.rerank);
                 found
             }
+            Form::Disk(disk) => {
+                let reach = effort.reach.max(effort.rerank);
+                let mut found = disk.search(scans, query, reach, reach > disk.nodes.len() / PART)?;
+                found.truncate(effort.rerank);
+                found
+            }
             Form::Codes(coded) => self.scan_codes(coded, scans, query, effort),
         };
         for hit in &mut found {
             hit.row = self.lists.rows[hit.row as usize];
         }
-        found
+        Ok(found)
     }
 
     /// The best positions by 4-bit codes.

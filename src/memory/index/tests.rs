@@ -87,6 +87,7 @@ fn every_form_finds_the_nearest() {
     let forms = [
         (Plan::Int8, 1, 20),
         (Plan::Graph, 40, 20),
+        (Plan::Disk, 40, 20),
         (Plan::Codes { lists: 24, sub: 2 }, 12, 100),
         (Plan::Codes { lists: 1, sub: 5 }, 1, 1500),
     ];
@@ -101,7 +102,7 @@ fn every_form_finds_the_nearest() {
 fn the_instruction_sets_find_the_same_rows_with_the_same_scores() {
     use crate::backend::cpu::Isa;
     let vectors = made(3000, 72, 40, 2);
-    for plan in [Plan::Codes { lists: 12, sub: 3 }, Plan::Int8, Plan::Graph] {
+    for plan in [Plan::Codes { lists: 12, sub: 3 }, Plan::Int8, Plan::Graph, Plan::Disk] {
         let effort = Effort { reach: 3, rerank: 15 };
         let mut index = Index::with(&vectors, plan, effort, 1).unwrap();
         let layout = index.layout.clone();
@@ -132,10 +133,11 @@ fn the_choice_reaches_its_target_and_says_what_it_is() {
         assert!(index.recall() >= target && recall(&index, &large) >= target - 0.02, "{}", index.describe());
         assert!(index.describe().starts_with("12000 vectors: a graph of int8, "), "{}", index.describe());
     }
-    let bound = 700_000;
-    let index = build(&large, &Target { memory: Some(bound), ..Target::default() }).unwrap();
-    assert!(index.describe().starts_with("12000 vectors: 224 lists, "), "{}", index.describe());
-    assert!(index.memory() <= bound && index.recall() >= 0.98, "{}", index.describe());
+    for (bound, form) in [(500_000, "a graph on the disk, by 2-bit codes, "), (400_000, "224 lists, ")] {
+        let index = build(&large, &Target { memory: Some(bound), ..Target::default() }).unwrap();
+        assert!(index.describe().starts_with(&format!("12000 vectors: {form}")), "{}", index.describe());
+        assert!(index.memory() <= bound && index.recall() >= 0.98, "{}", index.describe());
+    }
     assert_eq!(
         build(&large, &Target { recall: 1.0, ..Target::default() }).unwrap().describe(),
         "exact scan of 12000 vectors"
@@ -166,11 +168,13 @@ fn a_saved_index_answers_alike_and_no_other_file_is_read() {
     let vectors = made(3000, 72, 40, 5);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
-    for plan in [Plan::Codes { lists: 12, sub: 2 }, Plan::Int8, Plan::Graph] {
+    for plan in [Plan::Codes { lists: 12, sub: 2 }, Plan::Int8, Plan::Graph, Plan::Disk] {
         let index = Index::with(&vectors, plan, Effort { reach: 4, rerank: 20 }, 1).unwrap();
         let hash = index.save(&path).unwrap();
         let opened = Index::open(&path, &hash, 3000, 72).unwrap();
-        assert_eq!((opened.layout, opened.effort), (index.layout, index.effort));
+        assert_eq!((&opened.layout, opened.effort), (&index.layout, index.effort));
+        let query = &vectors.numbers[720..792];
+        assert_eq!(opened.search(&vectors, query, 10).unwrap(), index.search(&vectors, query, 10).unwrap());
     }
     let plain = build(&made(100, 72, 40, 5), &Target::default()).unwrap();
     let hash = plain.save(&path).unwrap();
@@ -209,10 +213,12 @@ fn a_query_of_another_width_is_refused() {
 #[test]
 fn as_many_are_found_as_are_asked_for() {
     let vectors = made(3000, 72, 40, 9);
-    let index = Index::with(&vectors, Plan::Graph, Effort { reach: 20, rerank: 12 }, 1).unwrap();
-    for k in [1, 10, 40, 500, 3000] {
-        let hits = index.search(&vectors, &vectors.numbers[..72], k).unwrap();
-        assert_eq!(hits, exact(&vectors, &vectors.numbers[..72], 3000).unwrap()[..k].to_vec());
+    for plan in [Plan::Graph, Plan::Disk] {
+        let index = Index::with(&vectors, plan, Effort { reach: 40, rerank: 30 }, 1).unwrap();
+        for k in [1, 10, 40, 3000] {
+            let hits = index.search(&vectors, &vectors.numbers[..72], k).unwrap();
+            assert_eq!(hits, exact(&vectors, &vectors.numbers[..72], 3000).unwrap()[..k].to_vec(), "{plan:?}, {k}");
+        }
     }
 }
 
@@ -232,7 +238,7 @@ fn vectors_that_are_none_are_never_found_and_break_nothing() {
     let mut vectors = made(3000, 72, 40, 7);
     vectors.numbers[..72].fill(f32::NAN);
     vectors.numbers[72..144].fill(0.0);
-    for plan in [Plan::Codes { lists: 12, sub: 2 }, Plan::Int8, Plan::Graph] {
+    for plan in [Plan::Codes { lists: 12, sub: 2 }, Plan::Int8, Plan::Graph, Plan::Disk] {
         let index = Index::with(&vectors, plan, Effort { reach: 12, rerank: 20 }, 1).unwrap();
         let query = vectors.numbers[1440..1512].to_vec();
         let hits = index.search(&vectors, &query, 10).unwrap();

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 const APPLICATION: i32 = 0x7461_7072;
 
 /// The steps from nothing to today's tables; the file's `user_version` is how many of them it has taken.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE model (
         one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -54,6 +54,10 @@ const MIGRATIONS: [&str; 2] = [
         removals INTEGER NOT NULL
     ) STRICT;
     INSERT INTO search VALUES (1, 0.98, NULL, NULL, 0, 0, 0);
+",
+    "
+    CREATE TABLE cut (one INTEGER PRIMARY KEY CHECK (one = 1), tokens INTEGER NOT NULL) STRICT;
+    INSERT INTO cut VALUES (1, 200);
 ",
 ];
 

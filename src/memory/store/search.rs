@@ -1,4 +1,4 @@
-//! What a memory knows of its index: what it is to reach, and which file it is.
+//! What a memory knows of its index: what it is to reach, and which file it is; and how large its passages are.
 
 use std::io::ErrorKind::{IsADirectory, NotFound};
 use std::path::{Path, PathBuf};
@@ -48,6 +48,18 @@ impl Store {
         let change = self.change()?;
         let memory = wanted.memory.map(|n| n as i64);
         let set = change.execute("UPDATE search SET recall = ?, memory = ?", params![wanted.recall, memory]);
+        set.and_then(|_| change.commit()).map_err(|e| self.failed.to("write", e))
+    }
+
+    /// Most tokens of the passages that sources are cut into.
+    pub fn chunk_tokens(&self) -> Result<usize> {
+        let found = self.db.query_row("SELECT tokens FROM cut", [], |row| row.get::<_, i64>(0));
+        found.map(|tokens| tokens as usize).map_err(|e| self.failed.to("read", e))
+    }
+
+    pub fn set_chunk_tokens(&mut self, tokens: usize) -> Result<()> {
+        let change = self.change()?;
+        let set = change.execute("UPDATE cut SET tokens = ?", [tokens as i64]);
         set.and_then(|_| change.commit()).map_err(|e| self.failed.to("write", e))
     }
 

@@ -152,7 +152,7 @@ impl Bench<'_> {
             None => coded.dim() as f64 + 4.0,
         };
         self.row(tier.name.to_owned(), bytes, build, &|query, reranks| {
-            let found = index.candidates(&features(query), if reranks { effort } else { alone });
+            let found = index.candidates(&features(query), if reranks { effort } else { alone })?;
             if reranks { index::rerank(self.rest, query, found, choose::K) } else { Ok(found) }
         })
     }
@@ -167,7 +167,7 @@ impl Bench<'_> {
             if reranks || index.memory() == 0 {
                 return index.search(self.rest, query, choose::K);
             }
-            Ok(index.candidates(query, Effort { rerank: choose::K, ..index.effort() }))
+            index.candidates(query, Effort { rerank: choose::K, ..index.effort() })
         })?;
         Ok((row, index.describe()))
     }

@@ -4,10 +4,10 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::hadamard;
 use crate::backend::cpu::scans::Scans;
 use crate::error::Result;
 use crate::memory::Vectors;
+use crate::memory::hadamard;
 
 /// A map of vectors to features.
 pub(super) trait Map: Sync {

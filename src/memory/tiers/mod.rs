@@ -8,7 +8,6 @@
 
 mod bench;
 mod features;
-mod hadamard;
 mod linear;
 mod nystrom;
 mod report;

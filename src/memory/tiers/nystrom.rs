@@ -9,9 +9,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::features::{Map, squared_distance, uniform};
-use super::{hadamard, linear};
+use super::linear;
 use crate::error::Result;
 use crate::memory::Vectors;
+use crate::memory::hadamard;
 
 /// Vectors that leverage is estimated from, and those that it is estimated for, in multiples of the landmarks.
 const PILOT: usize = 2; // a half

@@ -5,10 +5,19 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{BLOCK, Set};
+use super::{BLOCK, PACKED, Set};
 use crate::backend::cpu::neon;
 
 pub(super) struct Neon<const DOTPROD: bool>;
+
+/// acc + products, four neighbours in a lane or, without the instruction, otherwise: the sum of all lanes is the same.
+#[inline(always)]
+unsafe fn add_products<const DOTPROD: bool>(acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    if DOTPROD {
+        return sdot(acc, a, b);
+    }
+    vpadalq_s16(vpadalq_s16(acc, vmull_s8(vget_low_s8(a), vget_low_s8(b))), vmull_high_s8(a, b))
+}
 
 /// acc + the sums of four neighbouring products. (The intrinsic is not stable.)
 #[inline]
@@ -36,13 +45,24 @@ unsafe impl<const DOTPROD: bool> Set for Neon<DOTPROD> {
         let mut sums = [vdupq_n_s32(0); 4];
         for i in (0..n).step_by(64) {
             for (j, sum) in sums.iter_mut().enumerate() {
-                let (x, y) = (vld1q_s8(a.add(i + 16 * j)), vld1q_s8(b.add(i + 16 * j)));
-                *sum = if DOTPROD {
-                    sdot(*sum, x, y)
-                } else {
-                    let low = vmull_s8(vget_low_s8(x), vget_low_s8(y));
-                    vpadalq_s16(vpadalq_s16(*sum, low), vmull_high_s8(x, y))
-                };
+                *sum = add_products::<DOTPROD>(*sum, vld1q_s8(a.add(i + 16 * j)), vld1q_s8(b.add(i + 16 * j)));
+            }
+        }
+        vaddvq_s32(vaddq_s32(vaddq_s32(sums[0], sums[1]), vaddq_s32(sums[2], sums[3])))
+    }
+
+    #[inline(always)]
+    unsafe fn dot_packed(a: *const i8, codes: *const u8, n: usize) -> i32 {
+        let mask = vdupq_n_u8(3);
+        let mut sums = [vdupq_n_s32(0); 4];
+        for i in (0..n).step_by(PACKED) {
+            for half in 0..2 {
+                let packed = vld1q_u8(codes.add(i + 16 * half));
+                let unpacked = [packed, vshrq_n_u8::<2>(packed), vshrq_n_u8::<4>(packed), vshrq_n_u8::<6>(packed)];
+                for (j, codes) in unpacked.into_iter().enumerate() {
+                    let a = vld1q_s8(a.add(4 * i + PACKED * j + 16 * half));
+                    sums[j] = add_products::<DOTPROD>(sums[j], a, vreinterpretq_s8_u8(vandq_u8(codes, mask)));
+                }
             }
         }
         vaddvq_s32(vaddq_s32(vaddq_s32(sums[0], sums[1]), vaddq_s32(sums[2], sums[3])))

@@ -45,6 +45,30 @@ fn products_of_bytes_are_exact_at_their_extremes_too() {
 }
 
 #[test]
+fn products_of_bytes_with_codes_of_two_bits_are_exact_at_their_extremes_too() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    for width in [128, 384, 1024] {
+        let mut query: Vec<i8> = bytes(&mut rng, width).into_iter().map(|b| b as i8).collect();
+        let mut rows = bytes(&mut rng, width / 4 * 7);
+        rows[..width / 4].fill(0xFF);
+        for extreme in [None, Some(-128), Some(127)] {
+            if let Some(extreme) = extreme {
+                query.fill(extreme);
+            }
+            let code = |row: &[u8], i: usize| row[i / 128 * PACKED + i % PACKED] >> (2 * (i % 128 / PACKED)) & 3;
+            let product = |row: &[u8]| (0..width).map(|i| i32::from(query[i]) * i32::from(code(row, i))).sum();
+            let expected: Vec<i32> = rows.chunks(width / 4).map(product).collect();
+            for isa in available() {
+                let which = [6, 0, 3, 3, 1];
+                let mut out = [0; 5];
+                Scans::of(isa).dot_packed(&query, &rows, &which, &mut out);
+                assert_eq!(out, which.map(|row| expected[row as usize]), "{isa:?}, {width} codes");
+            }
+        }
+    }
+}
+
+#[test]
 fn sums_of_look_ups_are_exact_up_to_the_largest() {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     for parts in [4, 48, 192, MAX_PARTS] {

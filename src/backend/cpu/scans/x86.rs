@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, Set};
+use super::{BLOCK, PACKED, Set};
 use crate::backend::cpu::{avx2, avx512};
 
 pub(super) struct Avx2;
@@ -29,6 +29,27 @@ unsafe fn fold_wide(x: __m512i) -> __m128i {
     fold(_mm256_add_epi16(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x)))
 }
 
+/// The sum of eight numbers.
+#[inline(always)]
+unsafe fn total(x: __m256i) -> i32 {
+    let sum = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+    let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
+    _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum)))
+}
+
+/// The four codes of each byte.
+#[inline(always)]
+unsafe fn unpacked(codes: *const u8) -> [__m256i; 4] {
+    let codes = _mm256_loadu_si256(codes.cast());
+    let mask = _mm256_set1_epi8(3);
+    [
+        _mm256_and_si256(codes, mask),
+        _mm256_and_si256(_mm256_srli_epi16::<2>(codes), mask),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask),
+        _mm256_and_si256(_mm256_srli_epi16::<6>(codes), mask),
+    ]
+}
+
 // SAFETY: AVX2, which the functions are inlined into functions with.
 unsafe impl Set for Avx2 {
     type Float = avx2::Avx2;
@@ -44,10 +65,22 @@ unsafe impl Set for Avx2 {
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(x, y));
             }
         }
-        let sum = _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), _mm256_add_epi32(sums[2], sums[3]));
-        let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-        let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
-        _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum)))
+        total(_mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), _mm256_add_epi32(sums[2], sums[3])))
+    }
+
+    #[inline(always)]
+    unsafe fn dot_packed(a: *const i8, codes: *const u8, n: usize) -> i32 {
+        let mut sum = _mm256_setzero_si256();
+        for i in (0..n).step_by(PACKED) {
+            // Pairs of products are at most 2·3·128, and four such sums fit 16 bits.
+            let mut pairs = _mm256_setzero_si256();
+            for (j, codes) in unpacked(codes.add(i)).into_iter().enumerate() {
+                let a = _mm256_loadu_si256(a.add(4 * i + PACKED * j).cast());
+                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes, a));
+            }
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        }
+        total(sum)
     }
 
     #[inline(always)]
@@ -91,6 +124,18 @@ unsafe impl Set for Avx512 {
             excess = _mm512_dpbusd_epi32(excess, sign, signed);
         }
         _mm512_reduce_add_epi32(_mm512_sub_epi32(sum, excess))
+    }
+
+    #[inline(always)]
+    unsafe fn dot_packed(a: *const i8, codes: *const u8, n: usize) -> i32 {
+        let mut sums = [_mm256_setzero_si256(); 4];
+        for i in (0..n).step_by(PACKED) {
+            for (j, codes) in unpacked(codes.add(i)).into_iter().enumerate() {
+                let a = _mm256_loadu_si256(a.add(4 * i + PACKED * j).cast());
+                sums[j] = _mm256_dpbusd_epi32(sums[j], codes, a);
+            }
+        }
+        total(_mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), _mm256_add_epi32(sums[2], sums[3])))
     }
 
     #[inline(always)]

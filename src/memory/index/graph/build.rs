@@ -77,7 +77,7 @@ fn connect(place: Place, edges: &mut [u32]) {
         if reached[row as usize] {
             continue;
         }
-        walk.towards(&place.int8.query(row), Place { edges, ..place }, BEAM);
+        walk.towards(&mut Place { edges, ..place }.from(&place.int8.query(row)), BEAM);
         let has_room = |from: &u32| neighbours(edges, *from).len() < DEGREE;
         let mut near = walk.best.iter().map(|seen| seen.hit.row);
         let Some(from) = near.clone().find(has_room).or_else(|| near.next()) else { continue };
@@ -116,7 +116,7 @@ fn join(place: Place, new: &mut [u32], threads: usize) -> Vec<(u32, u32)> {
             let chosen = if done == 0 {
                 chooser.among(row, &all)
             } else {
-                walk.towards(&place.int8.query(row), place, BEAM);
+                walk.towards(&mut place.from(&place.int8.query(row)), BEAM);
                 let seen = walk.best.iter().map(|seen| seen.hit).chain(walk.opened.iter().copied());
                 chooser.of(row, seen)
             };
@@ -172,7 +172,7 @@ fn link_back(int8: &Int8, scans: Scans, mut edges: &mut [u32], back: &[(u32, u32
 }
 
 /// Chooses edges.
-struct Chooser<'a> {
+pub(super) struct Chooser<'a> {
     int8: &'a Int8,
     scans: Scans,
     candidates: Vec<Hit>,
@@ -180,12 +180,12 @@ struct Chooser<'a> {
 }
 
 impl<'a> Chooser<'a> {
-    fn new(int8: &'a Int8, scans: Scans) -> Self {
+    pub(super) fn new(int8: &'a Int8, scans: Scans) -> Self {
         Self { int8, scans, candidates: Vec::new(), chosen: Vec::new() }
     }
 
     /// The best edges of `row` among vectors.
-    fn among(&mut self, row: u32, rows: &[u32]) -> &[u32] {
+    pub(super) fn among(&mut self, row: u32, rows: &[u32]) -> &[u32] {
         let (mut sums, mut scores) = (vec![0; rows.len()], vec![0.0; rows.len()]);
         self.int8.scores_of(self.scans, &self.int8.query(row), rows, &mut sums, &mut scores);
         self.of(row, rows.iter().zip(scores).map(|(row, score)| Hit { row: *row, score }))
