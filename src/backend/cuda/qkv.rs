@@ -6,7 +6,7 @@ use super::few::Few;
 use crate::error::Result;
 use crate::format::packed::Format;
 
-/// Formats of which one kernel takes both, with one row of activations: those that Q4_K_M files have side by side.
+/// Formats of which one kernel takes both, with one row of activations: those that `Q4_K_M` files have side by side.
 const TOGETHER: [Format; 2] = [Format::Q4K, Format::Q6K];
 
 impl Cuda {
