@@ -226,9 +226,13 @@ fn what_cannot_be_done_is_said_with_what_to_do() {
     assert!(binary.contains("no text: byte 5 is 0") && binary.contains("program"), "{binary}");
     let latin = user.file("latin.txt", b"caf\xe9");
     assert!(user.refused(&["add", "m", latin.to_str().unwrap()]).contains("no text: byte 3 is not UTF-8"));
+    let wide = user.file("wide.txt", b"\xff\xfeh\0i\0");
+    let utf16 = user.refused(&["add", "m", wide.to_str().unwrap()]);
+    assert!(utf16.contains("UTF-16, which is not read") && utf16.contains("iconv -f UTF-16 -t UTF-8 FILE"), "{utf16}");
+    user.file("empty.txt", b"");
     let folder = user.taper(&["memory", "add", "m", user.path("files").to_str().unwrap()]).output().unwrap();
     let (out, said) = (String::from_utf8(folder.stdout).unwrap(), String::from_utf8(folder.stderr).unwrap());
-    assert_eq!(out, "m: 0 records added from 0 sources, 1 unchanged, 2 left out\n");
+    assert_eq!(out, "m: 0 records added from 0 sources, 1 unchanged, 1 without text, 3 left out\n");
     assert!(said.contains("left out") && said.contains("latin.txt: no text: byte 3 is not UTF-8"), "{said}");
     assert_eq!(user.memory(&["rm", "m", "1"]), "removed 1 record\n");
     let empty = user.refused(&["bench", "m"]);

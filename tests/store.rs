@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use common::apart::with_own_mounts;
 use proptest::prelude::*;
+use taper::memory::Memories;
 use taper::memory::store::{Access, Model, Passage, Problem, Store};
 
 const DIM: usize = 8;
@@ -165,6 +166,62 @@ fn who_adds_the_same_source_at_the_same_time_is_told_and_nothing_is_there_twice(
     let error = one.append(&mut slow, &[passage]).unwrap_err().to_string();
     assert!(error.starts_with("another taper is adding the same source"), "{error}");
     assert_eq!(texts(&one), ["a 1 0", "a 1 1"]);
+}
+
+#[test]
+fn who_has_a_memory_open_that_another_taper_removes_is_told_and_keeps_nothing_in_the_air() {
+    let data = tempfile::tempdir().unwrap();
+    let memories = Memories::new(data.path());
+    let mut open = || {
+        let mut store = memories.open("m", Access::Create).unwrap();
+        store.set_model(&model()).unwrap();
+        store
+    };
+    let mut store = open();
+    add(&mut store, "a", "1", 2);
+    let mut source = store.begin("b", b"1", 2).unwrap();
+    memories.remove("m").unwrap();
+    let passage = Passage { begins: 0, ends: 1, text: "b 1 0", vector: &vector(0) };
+    // With none in its place, and then with another.
+    for made_again in [false, true] {
+        let other = made_again.then(&mut open);
+        let told = [
+            store.append(&mut source, std::slice::from_ref(&passage)).unwrap_err(),
+            store.remove(&[1]).unwrap_err(),
+            store.count().unwrap_err(),
+            store.removals().unwrap_err(),
+        ];
+        for error in told.map(|e| e.to_string()) {
+            assert!(error.starts_with("another taper has removed the memory\n"), "{error}");
+            assert!(error.contains("what is added again makes a new one"), "{error}");
+        }
+        assert_eq!(other.map_or(0, |other| other.count().unwrap()), 0, "it is not the new one's");
+    }
+    // What the old one leaves behind does not touch the new one's log.
+    add(&mut open(), "c", "1", 3);
+    let other = open();
+    drop(store);
+    assert_eq!(other.count().unwrap(), 3);
+    drop(other);
+    assert_eq!(open().count().unwrap(), 3);
+}
+
+#[test]
+fn a_memory_is_removed_once_a_change_that_is_under_way_is_done() {
+    let data = tempfile::tempdir().unwrap();
+    let memories = Memories::new(data.path());
+    let path = memories.path("m").unwrap();
+    memories.open("m", Access::Create).unwrap();
+    let busy = rusqlite::Connection::open(&path).unwrap();
+    busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    std::thread::scope(|scope| {
+        let removing = scope.spawn(|| memories.remove("m"));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert!(path.exists() && !removing.is_finished(), "another taper is at a change");
+        busy.execute_batch("COMMIT").unwrap();
+        removing.join().unwrap().unwrap();
+    });
+    assert!(!path.exists());
 }
 
 #[test]

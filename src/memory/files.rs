@@ -118,6 +118,11 @@ pub fn text(bytes: &[u8]) -> Result<&str> {
     if bytes.starts_with(b"%PDF-") {
         return Err(Error::usage("a PDF, which is not read").help("pdftotext FILE - | taper memory add NAME -"));
     }
+    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
+        return Err(
+            Error::usage("UTF-16, which is not read").help("iconv -f UTF-16 -t UTF-8 FILE | taper memory add NAME -")
+        );
+    }
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
         return Err(Error::usage(format!("no text: byte {at} is 0")));
     }
@@ -167,6 +172,7 @@ mod tests {
         assert_eq!(text("é".as_bytes()).unwrap(), "é");
         assert_eq!(text(b"ab\xffc").unwrap_err().what(), "no text: byte 2 is not UTF-8");
         assert_eq!(text(b"\x7fELF\0").unwrap_err().what(), "no text: byte 4 is 0");
+        assert_eq!(text(b"\xff\xfea\0").unwrap_err().what(), "UTF-16, which is not read");
         let pdf = text(b"%PDF-1.7\n%\xe2\xe3").unwrap_err().to_string();
         assert_eq!(pdf, "a PDF, which is not read\n  pdftotext FILE - | taper memory add NAME -");
         let endless = bounded(std::io::repeat(b'x'), "the file").unwrap_err().to_string();

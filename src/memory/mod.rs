@@ -104,29 +104,36 @@ impl Memories {
         closest(self.list().iter().map(String::as_str), name).map(str::to_owned)
     }
 
-    /// Removes a memory's file, and what there is beside it.
+    /// Removes a memory's file, and what there is beside it. Who has it open is told when they come to change or search it.
     ///
     /// # Errors
-    /// When there is none, or it cannot be removed.
+    /// When there is none, another taper is busy with it, or it cannot be removed.
     pub fn remove(&self, name: &str) -> Result<()> {
-        drop(self.open(name, Access::Existing));
         let path = self.path(name)?;
-        let beside = |suffix: &str| {
-            let mut file = path.clone().into_os_string();
-            file.push(suffix);
-            PathBuf::from(file)
-        };
-        let index = path.with_extension(INDEX);
-        for file in [path.clone(), beside("-wal"), beside("-shm"), index.with_added_extension(PART), index] {
-            match std::fs::remove_file(&file) {
-                Err(e) if file == path || e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove the memory", &file, e));
-                }
-                _ => {}
-            }
+        match self.open(name, Access::Existing) {
+            Ok(mut store) => store.removing(|| remove_files(&path)),
+            // What is damaged can be removed all the same.
+            Err(_) => remove_files(&path),
         }
-        Ok(())
     }
+}
+
+fn remove_files(path: &Path) -> Result<()> {
+    let beside = |suffix: &str| {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        PathBuf::from(file)
+    };
+    let index = path.with_extension(INDEX);
+    for file in [path.to_owned(), beside("-wal"), beside("-shm"), index.with_added_extension(PART), index] {
+        match std::fs::remove_file(&file) {
+            Err(e) if file == path || e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove the memory", &file, e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// In hexadecimal.

@@ -11,11 +11,13 @@ use super::{
 };
 
 #[test]
-fn several_rows_of_many_numbers_are_copied_a_few_at_a_time() {
-    // Sixteen of them take more shared memory than the host has.
-    let config = Config { ffn: 4096, layers: 1, ..config() };
-    let weights = made::weights(&config, TIED, |_| DType::Q4_0);
-    check_phases_of("long rows", &config, &weights, KvType::F16, &[[13, 1, 2]], INT8);
+fn several_rows_of_many_numbers_are_copied_a_few_at_a_time_or_multiplied_one_by_one() {
+    // Sixteen of them take more shared memory than the host has, then eight.
+    for ffn in [4096, 8192] {
+        let config = Config { ffn, layers: 1, ..config() };
+        let weights = made::weights(&config, TIED, |_| DType::Q4_0);
+        check_phases_of(&format!("{ffn} numbers"), &config, &weights, KvType::F16, &[[13, 1, 2]], INT8);
+    }
 }
 
 #[test]

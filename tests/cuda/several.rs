@@ -1,12 +1,14 @@
 //! Steps of 2 to 16 rows: packed matrices take them on tensor cores, in the order of sums of one row.
 
-use taper::backend::KvType;
+use taper::backend::cuda::{self, Cuda, Gpu, Options};
+use taper::backend::{KvType, Limits};
 use taper::format::DType;
 use taper::format::weights::Weights;
 use taper::model::config::Config;
+use taper::terminal::progress::Mode;
 
 use super::common::made;
-use super::{INT8, TIED, check_phases_of, config, gpus, last_logits, load};
+use super::{INT8, LIMITS, TIED, check_phases_of, config, gpus, infos, last_logits, load};
 
 /// Matrices whose rows have odd numbers of groups, and more of them than go at once; those with 256 numbers a scale.
 fn models() -> Vec<(DType, Config)> {
@@ -41,6 +43,25 @@ fn a_rows_answer_does_not_depend_on_how_many_came_with_it() {
             assert!(expected.iter().all(|x| x.is_finite()));
             for (backwards, chunk, has_neighbour) in [(true, 12, false), (false, 4, true)] {
                 let got = logits(backwards, chunk, has_neighbour);
+                assert!(got == expected, "{dtype} on the {name}, chunks of {chunk}, neighbour {has_neighbour}");
+            }
+        }
+    }
+}
+
+#[test]
+fn where_many_sequences_are_served_two_blocks_have_rows_beyond_sixteen() {
+    let config = Config { layers: 1, ..config() };
+    let limits = Limits { sequences: 17, ..LIMITS };
+    let options = Options { kv_type: KvType::F16, graph: true, flash_attention: true };
+    for dtype in [DType::Q4_0, DType::F16] {
+        let weights = with_outliers(&config, dtype);
+        let plan = cuda::plan(&config, &infos(&weights), limits, options);
+        let load = |gpu: Box<dyn Gpu>| Cuda::load(gpu, &config, &weights, &plan, options, Mode::Quiet).unwrap();
+        for (name, make) in gpus() {
+            let expected = last_logits(&mut load(make(false)), 1, false);
+            for (chunk, has_neighbour) in [(24, false), (20, true)] {
+                let got = last_logits(&mut load(make(true)), chunk, has_neighbour);
                 assert!(got == expected, "{dtype} on the {name}, chunks of {chunk}, neighbour {has_neighbour}");
             }
         }

@@ -28,6 +28,8 @@ struct Sum {
     records: usize,
     sources: usize,
     unchanged: usize,
+    /// Sources in which there was nothing to be kept.
+    without_text: usize,
     left_out: usize,
 }
 
@@ -42,7 +44,10 @@ pub(super) fn run(args: &AddArgs, program: &Program) -> Result<()> {
         adding.memory()?;
     }
     if let Err(e) = adding.all(piped.as_deref(), &lists) {
-        adding.sum.tell(&args.name, e.kind());
+        // Another taper may have removed it.
+        if program.memories.path(&args.name)?.exists() {
+            adding.sum.tell(&args.name, e.kind());
+        }
         return Err(e);
     }
     let Adding { memory, sum, .. } = adding;
@@ -94,10 +99,10 @@ impl Adding<'_> {
         let progress = Progress::new(mode, &self.args.name, total);
         let mut done = 0;
         for (alone, file) in lists.iter().flat_map(|(alone, files)| files.iter().map(move |file| (*alone, file))) {
-            match self.add_file(&file.path, &progress, done) {
-                Ok(()) => {}
-                // A folder has pictures and programs in it too; a file that was named is meant.
-                Err(e) if !alone && e.kind() == Kind::Usage => {
+            match read(&file.path) {
+                Ok((name, text)) => self.add(&name, &text, &progress, done)?,
+                // A folder has pictures and programs in it too, and what others may not read; a file that was named is meant.
+                Err(e) if !alone => {
                     self.sum.left_out += 1;
                     progress.note(&format!("left out {}: {}", visible(&file.path.to_string_lossy()), e.what()));
                 }
@@ -108,13 +113,6 @@ impl Adding<'_> {
         }
         progress.finish();
         Ok(())
-    }
-
-    fn add_file(&mut self, path: &Path, progress: &Progress, done: u64) -> Result<()> {
-        let text = files::content(path)?;
-        let full = files::known_as(path)?;
-        let name = full.to_str().ok_or_else(|| Error::usage("the file's name is not UTF-8").in_file(path))?;
-        self.add(name, &text, progress, done)
     }
 
     fn add(&mut self, name: &str, text: &str, progress: &Progress, before: u64) -> Result<()> {
@@ -128,6 +126,14 @@ impl Adding<'_> {
     }
 }
 
+/// A file's name and text.
+fn read(path: &Path) -> Result<(String, String)> {
+    let text = files::content(path)?;
+    let full = files::known_as(path)?;
+    let name = full.to_str().ok_or_else(|| Error::usage("the file's name is not UTF-8").in_file(path))?;
+    Ok((name.to_owned(), text))
+}
+
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
@@ -137,7 +143,9 @@ impl Sum {
     /// When it was stopped.
     fn take(&mut self, added: &Added) -> Result<()> {
         self.records += added.kept.len();
-        if added.kept.is_empty() {
+        if added.passages == 0 {
+            self.without_text += 1;
+        } else if added.kept.is_empty() {
             self.unchanged += 1;
         } else {
             self.sources += 1;
@@ -166,6 +174,9 @@ impl Sum {
         let mut line = format!("{name}: {records} added from {sources}");
         if self.unchanged > 0 {
             _ = write!(line, ", {} unchanged", self.unchanged);
+        }
+        if self.without_text > 0 {
+            _ = write!(line, ", {} without text", self.without_text);
         }
         if self.left_out > 0 {
             _ = write!(line, ", {} left out", self.left_out);

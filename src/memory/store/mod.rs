@@ -5,6 +5,7 @@
 //! Identities are never given twice. Everything else that a memory has (indexes, caches) can be made again from this file.
 
 mod failed;
+mod presence;
 mod read;
 mod schema;
 mod search;
@@ -18,6 +19,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 use sha2::{Digest, Sha256};
 
 pub(crate) use self::failed::Failed;
+use self::presence::Identity;
 pub use self::read::{Listed, Problem, Reader, Record, Version};
 pub use self::search::{IndexNote, Wanted};
 use crate::error::{Error, Result};
@@ -68,6 +70,8 @@ pub struct Source {
 pub struct Store {
     db: Connection,
     failed: Failed,
+    /// The file that was opened.
+    identity: Identity,
     writable: bool,
 }
 
@@ -87,6 +91,7 @@ impl Store {
         if !found.is_file() {
             return Err(Error::runtime("the memory is not a file").in_file(path)); // opening a FIFO would wait
         }
+        let identity = Identity::of(path);
         let (mut db, writable) = connect(path, &failed)?;
         if writable {
             schema::migrate(&mut db, &failed)?;
@@ -95,7 +100,7 @@ impl Store {
                 Error::runtime("the memory is empty or of an older taper, and may not be written").in_file(path)
             );
         }
-        Ok(Self { db, failed, writable })
+        Ok(Self { db, failed, identity, writable })
     }
 
     pub fn path(&self) -> &Path {
@@ -261,7 +266,10 @@ impl Store {
         if !self.writable {
             return Err(self.read_only());
         }
-        self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| self.failed.to("write", e))
+        let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate);
+        let change = change.map_err(|e| self.failed.to("write", e))?;
+        self.identity.check(&self.failed)?;
+        Ok(change)
     }
 }
 

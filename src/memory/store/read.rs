@@ -66,13 +66,21 @@ const RECORD: &str =
 
 impl Store {
     /// How many records there are.
+    ///
+    /// # Errors
+    /// When they cannot be read, or the memory was removed.
     pub fn count(&self) -> Result<usize> {
+        self.identity.check(&self.failed)?;
         let count = self.db.query_row("SELECT count(*) FROM records", [], |row| row.get::<_, i64>(0));
         count.map(|n| n as usize).map_err(|e| self.failed.to("read", e))
     }
 
     /// Changes when another process or this one has removed or replaced something; what was read before is stale then.
+    ///
+    /// # Errors
+    /// As [`Store::count`].
     pub fn removals(&self) -> Result<i64> {
+        self.identity.check(&self.failed)?;
         let count = self.db.query_row("SELECT count FROM removals", [], |row| row.get(0));
         count.map_err(|e| self.failed.to("read", e))
     }
