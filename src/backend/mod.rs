@@ -162,14 +162,14 @@ pub struct MemoryUse {
     pub kv: u64,
 }
 
-/// What a device did with its time, of steps that were submitted while the one before was under way.
+/// What a device did with its time, of steps that it goes on with by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceTime {
-    /// Kernels of the last such step.
+    /// Kernels of such a step.
     pub launches: usize,
     /// From a step's first kernel to its last.
     pub busy: Duration,
-    /// From a step's last kernel to the next one's first.
+    /// From a step's last kernel to the next one's first, where that was submitted before the step had been collected.
     pub idle: Duration,
 }
 

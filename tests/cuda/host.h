@@ -40,9 +40,9 @@ inline double double_bits(uint32_t low, uint32_t high) {
     memcpy(&x, &bits, 8);
     return x;
 }
-// A clock that goes on by a microsecond whenever it is read.
+// A clock that goes on by a microsecond whenever it is read; each test has its own.
 inline uint64_t nanoseconds() {
-    static uint64_t now;
+    static thread_local uint64_t now;
     return now += 1000;
 }
 inline uint16_t to_half(float x) {

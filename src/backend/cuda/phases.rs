@@ -178,11 +178,10 @@ impl Cuda {
         self.enqueue_head_of(out)
     }
 
-    /// What attention gave, quantized for any layer's matrix.
-    fn quantize_heads(&mut self) -> Result<()> {
+    /// What attention gave, quantized for a matrix.
+    fn quantize_heads(&mut self, format: Format) -> Result<()> {
         let row = self.row(self.buffers.attended, 0, self.model.config.q_dim());
-        let formats: Vec<Format> = self.model.layers.iter().map(|l| l.o.format).collect();
-        self.quantize(row, 0, self.step.rows(), self.buffers.heads, &formats)
+        self.quantize(row, 0, self.step.rows(), self.buffers.heads, &[format])
     }
 
     /// Adds a matrix's product with numbers, which are `ready` where the step is one of many rows, to the residual stream.
@@ -255,7 +254,7 @@ impl Phases for Cuda {
             pad: 0,
         };
         self.attend_by_rows(args)?;
-        if self.step.is_of_few() { Ok(()) } else { self.quantize_heads() }
+        if self.step.is_of_few() { Ok(()) } else { self.quantize_heads(self.model.layers[layer].o.format) }
     }
 
     fn attn_out(&mut self, layer: usize) -> Result<()> {
@@ -311,7 +310,12 @@ impl Probe for Cuda {
         // Matrices of many rows read what the phase before them made of its numbers.
         match slot {
             _ if self.step.is_of_few() => Ok(()),
-            Slot::Attended => self.quantize_heads(),
+            Slot::Attended => {
+                let mut formats = self.model.layers.iter().map(|l| l.o.format);
+                // Of whichever layer comes next: with numbers, where one of them takes these.
+                let next = formats.clone().find(|format| format.is_float()).or_else(|| formats.next());
+                next.map_or(Ok(()), |format| self.quantize_heads(format))
+            }
             Slot::Hidden | Slot::Query => Ok(()),
             Slot::Gated => {
                 let row = self.row(place, 0, self.model.config.ffn);
