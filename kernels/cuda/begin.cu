@@ -28,12 +28,14 @@ DEVICE uint32_t id_of(const BeginArgs& a, uint32_t token) {
 template <class W>
 DEVICE void embed(const BeginArgs& a, uint32_t id, int strip, uint8_t* room) {
     int groups = a.embedding.k / GROUP, first = strip * STRIP_GROUPS, g = first + lane_id();
-    begin_strip<W>(room, a.embedding, id * uint32_t(groups) + first, min(groups - first, STRIP_GROUPS));
+    Begins<W> begins;
+    begins.find(a.embedding);
+    begin_piece<W, 1>(room, begins, id * uint32_t(groups) + first, groups - first);
     end_lot();
     wait_for_copies<0>();
     meet_in_warp();
     if (g >= groups) return;
-    W w = W::load(room, a.embedding.codebook);
+    W w = W::load(Lane<W, 1>{room, 0}, a.embedding.codebook);
     float4* to = reinterpret_cast<float4*>(a.stream + int64_t(blockIdx.x) * a.embedding.k + g * GROUP);
 #pragma unroll
     for (int i = 0; i < GROUP / 4; i++) to[i] = {w.number(4 * i), w.number(4 * i + 1), w.number(4 * i + 2), w.number(4 * i + 3)};
@@ -42,7 +44,7 @@ DEVICE void embed(const BeginArgs& a, uint32_t id, int strip, uint8_t* room) {
 // A block a row and strip of it.
 template <class W>
 DEVICE void begin(const BeginArgs& a) {
-    __shared__ __align__(16) uint8_t room[STRIP<W>];
+    __shared__ __align__(16) uint8_t room[PIECE<W, 1>];
     let_next_begin();
     wait_for_previous();
     const uint32_t* words = a.words ? a.words + place_of_step(a.ended) * a.stride : nullptr;

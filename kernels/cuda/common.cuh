@@ -11,10 +11,13 @@
 // of them.
 #define KERNEL_OF(name, Args, a, threads, blocks) \
     extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Args a)
+// The same, where what is to be kept is how many registers a thread takes.
+#define KERNEL_WITHIN(name, Args, a, registers) extern "C" __global__ void __maxnreg__(registers) name(const __grid_constant__ Args a)
 #define DEVICE_MEMBER __device__ __forceinline__
 #else
 #include "host.h"
 #define KERNEL_OF(name, Args, a, threads, blocks) extern "C" void name(const Args& a)
+#define KERNEL_WITHIN(name, Args, a, registers) extern "C" void name(const Args& a)
 #endif
 #define KERNEL(name, Args, a) KERNEL_OF(name, Args, a, THREADS, 1)
 

@@ -111,20 +111,6 @@ struct PlaneOf {
 // Groups that a warp has at a time.
 constexpr int STRIP_GROUPS = WARP;
 
-template <class W>
-DEVICE constexpr uint32_t place_in_strip(int plane) {
-    uint32_t at = 0;
-    for (int p = 0; p < plane; p++) at += STRIP_GROUPS / W::planes(p).groups * W::planes(p).bytes;
-    return at;
-}
-
-// What a lane has of a plane. All that is known to the compiler is to be a constant: it divided, and that took most of the time.
-template <class W, class T, int PLANE>
-DEVICE T lanes_of(const uint8_t* strip) {
-    constexpr uint32_t place = place_in_strip<W>(PLANE), groups = W::planes(PLANE).groups;
-    return *reinterpret_cast<const T*>(strip + place + lane_id() / groups * sizeof(T));
-}
-
 // A group of weights.
 template <class B>
 struct GroupOf : B {
@@ -147,8 +133,9 @@ struct Affine4 : GroupOf<ScaledFrom8> {
     static constexpr int PLANES = 2;
     DEVICE constexpr PlaneOf planes(int p) { return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{2, 1, 16}; }
     using GroupOf::GroupOf;
-    DEVICE Affine4 load(const uint8_t* strip, const uint32_t*) {
-        return {nibbles(lanes_of<Affine4, uint4, 0>(strip)), Beside::of(lanes_of<Affine4, uint16_t, 1>(strip))};
+    template <class Lane>
+    DEVICE Affine4 load(const Lane& at, const uint32_t*) {
+        return {nibbles(at.template of<uint4, 0>()), Beside::of(at.template of<uint16_t, 1>())};
     }
 };
 
@@ -156,8 +143,9 @@ struct Affine4Min : GroupOf<Ranged> {
     static constexpr int PLANES = 2;
     DEVICE constexpr PlaneOf planes(int p) { return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{4, 1, 16}; }
     using GroupOf::GroupOf;
-    DEVICE Affine4Min load(const uint8_t* strip, const uint32_t*) {
-        return {nibbles(lanes_of<Affine4Min, uint4, 0>(strip)), Beside::of(lanes_of<Affine4Min, uint32_t, 1>(strip))};
+    template <class Lane>
+    DEVICE Affine4Min load(const Lane& at, const uint32_t*) {
+        return {nibbles(at.template of<uint4, 0>()), Beside::of(at.template of<uint32_t, 1>())};
     }
 };
 
@@ -166,8 +154,9 @@ struct Lut4 : GroupOf<Scaled> {
     static constexpr int PLANES = 2;
     DEVICE constexpr PlaneOf planes(int p) { return p == 0 ? PlaneOf{16, 1, 0} : PlaneOf{2, 1, 16}; }
     using GroupOf::GroupOf;
-    DEVICE Lut4 load(const uint8_t* strip, const uint32_t* codebook) {
-        return {looked_up(lanes_of<Lut4, uint4, 0>(strip), codebook), Beside::of(lanes_of<Lut4, uint16_t, 1>(strip))};
+    template <class Lane>
+    DEVICE Lut4 load(const Lane& at, const uint32_t* codebook) {
+        return {looked_up(at.template of<uint4, 0>(), codebook), Beside::of(at.template of<uint16_t, 1>())};
     }
 };
 
@@ -177,9 +166,10 @@ struct Int8 : GroupOf<Scaled> {
         return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{16, 1, 16} : PlaneOf{2, 1, 32};
     }
     using GroupOf::GroupOf;
-    DEVICE Int8 load(const uint8_t* strip, const uint32_t*) {
-        return {bytes(lanes_of<Int8, uint4, 0>(strip), lanes_of<Int8, uint4, 1>(strip)),
-                Beside::of(lanes_of<Int8, uint16_t, 2>(strip))};
+    template <class Lane>
+    DEVICE Int8 load(const Lane& at, const uint32_t*) {
+        return {bytes(at.template of<uint4, 0>(), at.template of<uint4, 1>()),
+                Beside::of(at.template of<uint16_t, 2>())};
     }
 };
 
@@ -189,9 +179,10 @@ struct Int8Min : GroupOf<Ranged> {
         return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{16, 1, 16} : PlaneOf{4, 1, 32};
     }
     using GroupOf::GroupOf;
-    DEVICE Int8Min load(const uint8_t* strip, const uint32_t*) {
-        return {bytes(lanes_of<Int8Min, uint4, 0>(strip), lanes_of<Int8Min, uint4, 1>(strip)),
-                Beside::of(lanes_of<Int8Min, uint32_t, 2>(strip))};
+    template <class Lane>
+    DEVICE Int8Min load(const Lane& at, const uint32_t*) {
+        return {bytes(at.template of<uint4, 0>(), at.template of<uint4, 1>()),
+                Beside::of(at.template of<uint32_t, 2>())};
     }
 };
 
@@ -201,9 +192,10 @@ struct Q4K : GroupOf<SubRanged> {
         return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{2, 1, 16} : PlaneOf{4, 8, 18};
     }
     using GroupOf::GroupOf;
-    DEVICE Q4K load(const uint8_t* strip, const uint32_t*) {
-        return {nibbles(lanes_of<Q4K, uint4, 0>(strip)),
-                Beside::of(lanes_of<Q4K, uint16_t, 1>(strip), lanes_of<Q4K, uint32_t, 2>(strip))};
+    template <class Lane>
+    DEVICE Q4K load(const Lane& at, const uint32_t*) {
+        return {nibbles(at.template of<uint4, 0>()),
+                Beside::of(at.template of<uint16_t, 1>(), at.template of<uint32_t, 2>())};
     }
 };
 
@@ -214,9 +206,10 @@ struct Q6K : GroupOf<SubScaled> {
         return p == 0 ? PlaneOf{16, 1, 0} : p == 1 ? PlaneOf{8, 1, 16} : p == 2 ? PlaneOf{2, 1, 24} : PlaneOf{2, 8, 26};
     }
     using GroupOf::GroupOf;
-    DEVICE Q6K load(const uint8_t* strip, const uint32_t*) {
-        return {six_bits(lanes_of<Q6K, uint4, 0>(strip), lanes_of<Q6K, uint2, 1>(strip)),
-                Beside::of(lanes_of<Q6K, uint16_t, 2>(strip), lanes_of<Q6K, uint16_t, 3>(strip))};
+    template <class Lane>
+    DEVICE Q6K load(const Lane& at, const uint32_t*) {
+        return {six_bits(at.template of<uint4, 0>(), at.template of<uint2, 1>()),
+                Beside::of(at.template of<uint16_t, 2>(), at.template of<uint16_t, 3>())};
     }
 };
 
@@ -247,14 +240,15 @@ struct Floats {
     DEVICE constexpr PlaneOf planes(int p) { return {16, 1, 16u * uint32_t(p)}; }
     uint4 four[PLANES];
 
-    DEVICE Floats load(const uint8_t* strip, const uint32_t*) {
+    template <class Lane>
+    DEVICE Floats load(const Lane& at, const uint32_t*) {
         Floats f;
-        f.load_planes(strip, std::make_integer_sequence<int, PLANES>());
+        f.load_planes(at, std::make_integer_sequence<int, PLANES>());
         return f;
     }
-    template <int... P>
-    DEVICE_MEMBER void load_planes(const uint8_t* strip, std::integer_sequence<int, P...>) {
-        ((four[P] = lanes_of<Floats, uint4, P>(strip)), ...);
+    template <class Lane, int... P>
+    DEVICE_MEMBER void load_planes(const Lane& at, std::integer_sequence<int, P...>) {
+        ((four[P] = at.template of<uint4, P>()), ...);
     }
     DEVICE_MEMBER float add(const Numbers& n, float sum) const {
         float sums[2] = {0.0f, 0.0f};

@@ -6,4 +6,4 @@ ROWS(Affine4Min, 1)
 ROWS(Lut4, 1)
 ROWS(Q4K, 1)
 
-FEW_KERNEL(qkv_Q4K_Q6K_1, TwoQkvArgs, a, Q4K, 1) { two_qkv<Q4K, Q6K>(a); }
+KERNEL_WITHIN(qkv_Q4K_Q6K_1, TwoQkvArgs, a, most_registers<Q4K>(1, false)) { two_qkv<Q4K, Q6K>(a); }

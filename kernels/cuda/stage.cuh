@@ -68,6 +68,11 @@ DEVICE float4 times(float4 x, float4 y) { return {x.x * y.x, x.y * y.y, x.z * y.
 
 DEVICE float square(float4 x) { return fmaf(x.w, x.w, fmaf(x.z, x.z, fmaf(x.y, x.y, x.x * x.x))); }
 
+// Of 128 numbers of a row that is normed: the sums of their squares, and of those times the norm's weight; the largest scale.
+struct __align__(16) Summed {
+    float squares, weighted, scale, pad;
+};
+
 // A quantized row. The halves of groups lie apart, so that lanes, a group each, read them without conflicts.
 struct Staged {
     int4* low;        // (groups)
@@ -75,14 +80,14 @@ struct Staged {
     Scales* scales;   // (groups)
     int4* rest_low;   // (groups), of a row that is normed: those of outliers
     int4* rest_high;  // (groups)
-    float2* squares;  // (groups / 4): of 128 numbers each, and of those times the norm's weight
+    Summed* sums;     // (groups / 4)
 };
 
 // Where it lies.
 DEVICE Staged places_of(uint8_t* room, int groups) {
     int4* at = reinterpret_cast<int4*>(room);
     return {at, at + groups, reinterpret_cast<Scales*>(at + 2 * groups), at + 3 * groups, at + 4 * groups,
-            reinterpret_cast<float2*>(at + 5 * groups)};
+            reinterpret_cast<Summed*>(at + 5 * groups)};
 }
 
 // A row on its way into a block's shared memory: a thread has four neighbouring numbers at a time. A kernel's instructions are run once
@@ -135,8 +140,9 @@ struct Stager : Reader<NORMS> {
     Staged to;
     // What the codes of the last ones left.
     float4 left;
+    bool has_rests;
 
-    DEVICE_MEMBER Stager(const Row& from, uint8_t* room) : Reader<NORMS>(from), to(places_of(room, int(from.k / GROUP))) {}
+    DEVICE_MEMBER Stager(const Row& from, uint8_t* room) : Reader<NORMS>(from), to(places_of(room, int(from.k / GROUP))), has_rests(false) {}
 
     // The room that it takes: few.rs has the same.
     DEVICE_MEMBER static int bytes(int groups) { return (groups * (NORMS ? 88 : 48) + 15) / 16 * 16; }
@@ -146,16 +152,18 @@ struct Stager : Reader<NORMS> {
     }
 
     DEVICE_MEMBER void put_four(int t, float4 x, float4 w) {
+        Summed sum = {};
         if (NORMS) {
-            float2 squares = {square(x), 0.0f};
+            sum.squares = warp_sum(t < fours ? square(x) : 0.0f);
             x = times(x, w);
-            squares.y = square(x);
-            squares.x = warp_sum(t < fours ? squares.x : 0.0f);
-            squares.y = warp_sum(t < fours ? squares.y : 0.0f);
-            if (lane_id() == 0) to.squares[t / WARP] = squares;
+            sum.weighted = warp_sum(t < fours ? square(x) : 0.0f);
         }
         Coded q = quantize_four(x);
         left = q.left;
+        if (NORMS) {
+            sum.scale = warp_largest(q.scale);
+            if (lane_id() == 0) to.sums[t / WARP] = sum;
+        }
         if (t >= fours) return;
         put_word(to.low, to.high, t, q.word);
         if (t % OF_GROUP == 0) to.scales[t / OF_GROUP] = {q.scale, q.sum, 0.0f, 0};
@@ -170,22 +178,21 @@ struct Stager : Reader<NORMS> {
     DEVICE_MEMBER float norm() {
         __syncthreads();
         if (!NORMS) return 1.0f;
-        float2 sums = make_float2(0.0f, 0.0f);
-#pragma unroll 8
+        Summed all = {};
+#pragma unroll 4
         for (int i = 0; i < (fours + WARP - 1) / WARP; i++) {
-            float2 squares = to.squares[i];
-            sums.x += squares.x;
-            sums.y += squares.y;
+            Summed some = to.sums[i];
+            all.squares += some.squares;
+            all.weighted += some.weighted;
+            all.scale = fmaxf(all.scale, some.scale);
         }
-        float limit = sums.y * row.inverse * (OUTLIER * OUTLIER / (127.0f * 127.0f));
-        bool has_outlier = false;
-#pragma unroll 1
-        for (int g = lane_id(); g < fours / OF_GROUP; g += WARP) has_outlier |= is_outlier(g, limit);
-        if (any_of_warp(has_outlier)) {
+        float limit = all.weighted * row.inverse * (OUTLIER * OUTLIER / (127.0f * 127.0f));
+        has_rests = all.scale * all.scale > limit;
+        if (has_rests) {
             put_rests(limit);
             __syncthreads();
         }
-        return rsqrtf(fmaf(sums.x, row.inverse, row.eps));
+        return rsqrtf(fmaf(all.squares, row.inverse, row.eps));
     }
 
     // Every warp finds the same ones.

@@ -5,40 +5,10 @@
 // first of one's weights come while another computes.
 #pragma once
 
-#include "dot.cuh"
-#include "mma.cuh"
+#include "lines.cuh"
 #include "numbers.cuh"
 
 #include <type_traits>
-
-// Bytes of a strip: 32 groups of a row, plane behind plane.
-template <class W>
-constexpr int STRIP = (place_in_strip<W>(W::PLANES) + 15) / 16 * 16;
-
-// Begins to copy n bytes, a multiple of 2, to a warp's place on a boundary of 16.
-template <int BYTES>
-DEVICE void begin_line(uint8_t* to, const uint8_t* from, uint32_t n) {
-    constexpr uint32_t EACH = BYTES < 4 ? 4 : BYTES;
-    uint32_t at = lane_id() * EACH;
-    // There is no copy for less than 4 bytes: odd numbers of groups, which no known model has, take loads.
-    if (BYTES < 4 && ((uint32_t(reinterpret_cast<uintptr_t>(from)) | n) & 2)) {
-        if (at / 2 < n) reinterpret_cast<uint16_t*>(to)[lane_id()] = read<uint16_t>(from + at / 2);
-    } else if (at < n) {
-        begin_copy<EACH>(to + at, from + at);
-    }
-}
-
-// Begins to copy so many groups of a matrix, from the group `at` on.
-template <class W, int PLANE = 0>
-DEVICE void begin_strip(uint8_t* to, const Matrix& m, uint32_t at, uint32_t count) {
-    if constexpr (PLANE < W::PLANES) {
-        constexpr PlaneOf plane = W::planes(PLANE);
-        const uint8_t* from = m.planes + groups_of(m) * plane.before + uint64_t(at / plane.groups) * plane.bytes;
-        constexpr uint32_t place = place_in_strip<W>(PLANE);
-        begin_line<plane.bytes>(to + place, from, count / plane.groups * plane.bytes);
-        begin_strip<W, PLANE + 1>(to, m, at, count);
-    }
-}
 
 // Strips of a row that are computed together, one of codes alone having to wait for shared memory at every step; and how many times that
 // a warp has room for, of so many rows: few.rs has the same. More for two rows of 4 bits made TinyLlama 0.6 % slower, of 8 bits 9 %
@@ -55,20 +25,22 @@ struct Share {
 
 DEVICE Share whole_grid() { return {int(blockIdx.x), int(gridDim.x)}; }
 
-// A warp's tiles: R rows each, which `Source` finds: `matrix(tile, r)` and `row(tile, r)`. Tiles of all warps of a share take turns.
+// A warp's tiles: R rows each, which `Source` finds: `matrix(tile, r)`, the same for all tiles where it IS_FIXED, and `row(tile, r)`. Tiles of all warps of a share take turns.
 template <class W, int R, class Source>
 struct Stream {
-    static constexpr int U = TOGETHER<W>, LOT = U * R * STRIP<W>, LOTS = lots_of<W>(R);
+    static constexpr int U = TOGETHER<W>, LOT = R * PIECE<W, U>, LOTS = lots_of<W>(R);
     const Source& source;
     Share share;
     int groups, tiles;
-    uint8_t* room;  // (LOTS, U, R, STRIP), of this warp.
+    uint8_t* room;  // (LOTS, R, PIECE), of this warp.
     // What is asked for next: a tile, its first group, and where it goes.
     int tile, from, place;
+    Begins<W> begins[R];
 
     // `all` is the room of all warps of the block.
     DEVICE_MEMBER Stream(const Source& of, int k, int count, uint8_t* all, Share by = whole_grid())
         : source(of), share(by), groups(k / GROUP), tiles(count), room(all + warp_id() * LOTS * LOT), tile(first()), from(0), place(0) {
+        if (Source::IS_FIXED) find(0);
 #pragma unroll 1
         for (int i = 0; i < LOTS; i++) ask();
     }
@@ -76,18 +48,19 @@ struct Stream {
     // Blocks may have warps without a tile, which help to quantize.
     DEVICE_MEMBER int first() const { return warp_id() * share.blocks + share.block; }
     DEVICE_MEMBER int stride() const { return share.blocks * (blockDim.x / WARP); }
-    DEVICE_MEMBER uint8_t* strip(int u, int r) const { return room + place * LOT + (u * R + r) * STRIP<W>; }
+    DEVICE_MEMBER uint8_t* piece(int r) const { return room + place * LOT + r * PIECE<W, U>; }
+    DEVICE_MEMBER void find(int of) {
+#pragma unroll
+        for (int r = 0; r < R; r++) begins[r].find(source.matrix(of, r));
+    }
 
     DEVICE_MEMBER void ask() {
-        if (tile < tiles)
-#pragma unroll 1
-            for (int u = 0; u < U && from + u * WARP < groups; u++)
+        if (tile < tiles) {
+            if (!Source::IS_FIXED && from == 0) find(tile);
 #pragma unroll
-                for (int r = 0; r < R; r++) {
-                    int g = from + u * WARP;
-                    uint32_t at = uint32_t(source.row(tile, r)) * groups + g;
-                    begin_strip<W>(strip(u, r), source.matrix(tile, r), at, min(groups - g, WARP));
-                }
+            for (int r = 0; r < R; r++)
+                begin_piece<W, U>(piece(r), begins[r], uint32_t(source.row(tile, r)) * groups + from, groups - from);
+        }
         end_lot();
         from += U * WARP;
         if (from >= groups) from = 0, tile += stride();
@@ -106,7 +79,7 @@ struct Stream {
                 meet_in_warp();
                 each([&](int u, W(&w)[R]) {
 #pragma unroll
-                    for (int r = 0; r < R; r++) w[r] = W::load(strip(u, r), source.matrix(now, r).codebook);
+                    for (int r = 0; r < R; r++) w[r] = W::load(Lane<W, U>{piece(r), u}, source.matrix(now, r).codebook);
                 }, lot + lane_id());
                 // Before it is written again.
                 meet_in_warp();
@@ -190,7 +163,6 @@ DEVICE void add_rests(const Taken<W, M, NORMS>& a, int groups, int first, Load l
 template <int R, class W, bool NORMS, class Load>
 DEVICE void add_staged(const Taken<W, 1, NORMS>& a, int groups, int first, Load load, float (&sums)[R]) {
     const auto& row = a.stager.to;
-    bool has_rest = false;
 #pragma unroll
     for (int u = 0; u < TOGETHER<W>; u++) {
         int g = first + u * WARP, at = min(g, groups - 1);
@@ -201,11 +173,10 @@ DEVICE void add_staged(const Taken<W, 1, NORMS>& a, int groups, int first, Load 
         } else {
             Scales s = row.scales[at];
             add_group<W, R>(w, Bytes{row.low[at], row.high[at], s.scale, s.sum}, g < groups, sums);
-            has_rest |= s.rest_scale != 0.0f;
         }
     }
     if constexpr (NORMS && !W::FLOAT)
-        if (any_of_warp(has_rest)) add_rests(a, groups, first, load, sums);
+        if (a.stager.has_rests) add_rests(a, groups, first, load, sums);
 }
 
 // Adds group g of row t of the activations, which another kernel made.

@@ -156,17 +156,17 @@ extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const u
 // The integer part of each group of a row of a matrix, for activations of one row: (k / 32). A lane has a group of a strip.
 #define INTEGERS(W)                                                                                                     \
     extern "C" void taper_host_integers_##W(const Matrix& m, int row, const int8_t* codes, const int* sums, int* out) { \
-        static uint8_t strip[STRIP<W>] __attribute__((aligned(16)));                                                    \
+        static uint8_t piece[PIECE<W, 1>] __attribute__((aligned(16)));                                                 \
         int64_t groups = m.k / GROUP, all = m.rows * groups;                                                            \
         for (int64_t g = 0; g < groups; g++) {                                                                          \
             int64_t first = g / WARP * WARP, count = groups - first < WARP ? groups - first : WARP;                     \
             for (int p = 0; p < W::PLANES; p++) {                                                                       \
                 PlaneOf plane = W::planes(p);                                                                           \
                 const uint8_t* from = m.planes + plane.before * all + (row * groups + first) / plane.groups * plane.bytes; \
-                memcpy(strip + place_in_strip<W>(p), from, count / plane.groups * plane.bytes);                         \
+                memcpy(piece + Piece<W, 1>::place(p), from, count / plane.groups * plane.bytes);                        \
             }                                                                                                           \
             host::thread.x = unsigned(g - first);                                                                       \
-            out[g] = W::load(strip, m.codebook).integer(codes_of(codes + g * GROUP, 1.0f, sums[g]));                    \
+            out[g] = W::load(Lane<W, 1>{piece, 0}, m.codebook).integer(codes_of(codes + g * GROUP, 1.0f, sums[g]));     \
         }                                                                                                               \
     }
 INTEGERS(Affine4)

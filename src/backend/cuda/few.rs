@@ -1,7 +1,7 @@
 //! How kernels over a matrix are cut into blocks, with few rows of activations: `gemv.cuh`, and `several.cuh` in several.rs.
 
 use super::gpu::Gpu;
-use super::layout::matrix_bytes;
+use super::layout::{matrix_bytes, planes};
 use super::several;
 use crate::format::packed::{Format, GROUP};
 
@@ -52,19 +52,16 @@ impl Few<'_> {
     fn most_warps(&self, at_once: usize) -> usize {
         match self.what {
             _ if at_once > 1 => WARPS,
-            _ if self.format.is_float() => 16,
-            "add_linear" => 32,
-            "gated" => 16,
-            _ => 24,
+            "logits" if !self.format.is_float() => 24,
+            _ => 16,
         }
     }
 
     /// Shared memory of a block with so many warps that have tiles: `stage.cuh`, and `Stream` of `stream.cuh`.
     fn shared(&self, at_once: usize, warps: usize) -> usize {
-        let strip = matrix_bytes(self.format, 1, STRIP).next_multiple_of(16);
         let lots = if self.tile == 1 || matrix_bytes(self.format, 1, GROUP * 8) >= GROUP * 8 { 3 } else { 2 };
         let rows = if at_once == 1 { staged_bytes(self.format, self.k, self.is_normed) } else { 0 };
-        rows + warps * lots * together(self.format) * self.tile * strip
+        rows + warps * lots * self.tile * piece_bytes(self.format)
     }
 
     /// Of several packed rows, teams of warps (`several.rs`), or a row a block where blocks have no room for more. Otherwise one block a
@@ -87,7 +84,13 @@ impl Few<'_> {
         let warps = self.tiles.div_ceil(gpu.multiprocessors() * turns);
         let blocks = self.tiles.div_ceil(turns * warps);
         let warps = warps.max(self.quantizing_warps(most));
-        Cut { at_once, blocks, warps, shared: self.shared(at_once, warps.min(self.tiles.div_ceil(blocks))) }
+        let shared = self.shared(at_once, warps.min(self.tiles.div_ceil(blocks)));
+        Cut { at_once, blocks, warps, shared: shared.max(self.least_shared(gpu)) }
+    }
+
+    /// So much that a multiprocessor has no room for two blocks, of a kernel whose registers leave some: see `most_registers` of `gemv.cuh`.
+    fn least_shared(&self, gpu: &dyn Gpu) -> usize {
+        if self.what == "add_linear" && !self.format.is_float() { gpu.shared_memory() / 2 + OF_ANY_BLOCK } else { 0 }
     }
 
     /// As many as it takes to quantize four numbers each.
@@ -126,10 +129,19 @@ impl Few<'_> {
 const QUANTIZING_WARPS: usize = 24;
 /// Numbers of a strip: 32 groups, see `stream.cuh`.
 pub const STRIP: usize = 32 * GROUP;
+/// Shared memory that every block takes beside its own.
+const OF_ANY_BLOCK: usize = 1024;
 /// Bytes that a warp's weights take at most: two rows of two strips in f32.
 const MOST_OF_A_WARP: usize = 2 * 2 * STRIP * 4;
 /// Shared memory that kernels over matrices have beside what a launch gives them, at most.
 pub const OWN_SHARED: usize = 5120;
+
+/// Bytes of what a warp has of a row at a time: `PIECE` of `lines.cuh`.
+fn piece_bytes(format: Format) -> usize {
+    let groups = STRIP / GROUP * together(format);
+    let of_plane = |&(bytes, share): &(usize, usize)| (groups / share * bytes).next_multiple_of(16);
+    planes(format).iter().map(of_plane).sum()
+}
 
 /// Strips of a row that are computed together: `TOGETHER` of `stream.cuh`.
 fn together(format: Format) -> usize {
