@@ -84,7 +84,7 @@ fn chosen_by_the_host(backend: &mut Cuda, draw: impl Fn(u64) -> Draw<'static>) -
 
 fn draws(sampling: Sampling, banned: &'static [u32]) -> impl Fn(u64) -> Draw<'static> {
     let sampling: &'static Sampling = Box::leak(Box::new(sampling));
-    move |index| Draw { sampling, history: &[], index, banned }
+    move |index| Draw { sampling, history: &[], ahead: 0, index, banned }
 }
 
 #[test]
@@ -131,6 +131,7 @@ fn restless(backend: &mut Cuda) -> impl Fn(u64) -> Draw<'static> {
     let draw = |bans: &[&'static [u32]], index: u64| Draw {
         sampling,
         history: &[],
+        ahead: 0,
         index,
         banned: bans.get(index as usize).copied().unwrap_or_default(),
     };
