@@ -167,16 +167,17 @@ fn hot(seed: u64, change: impl Fn(&mut Sampling)) -> Sampling {
     sampling
 }
 
-/// Penalties as Ollama has them by default, all of them together with biases and bans, and none.
-fn usual() -> [Wish; 3] {
+/// A penalty that forbids what came, all of them together with biases and bans, none, and what Ollama does by default.
+fn usual() -> [Wish; 4] {
     let all = hot(8, |s| {
         (s.repeat_penalty, s.frequency_penalty, s.presence_penalty, s.repeat_last) = (1.2, 0.7, 0.3, 5);
         s.logit_bias = vec![(7, f32::NEG_INFINITY), (9, 2.0), (11, -0.5)];
     });
     [
-        wish(24, greedy(|s| s.repeat_penalty = 1.1)),
+        wish(24, greedy(|s| s.presence_penalty = 50.0)),
         Wish { banned: vec![3, 20], ..wish(20, all) },
-        Wish { joins: 3, ..wish(18, Sampling::greedy()) },
+        Wish { joins: 3, ..wish(9, Sampling::greedy()) },
+        Wish { joins: 13, ..wish(12, hot(3, |s| s.repeat_penalty = 1.1)) },
     ]
 }
 
@@ -185,14 +186,15 @@ fn penalties_look_back_at_tokens_that_the_host_does_not_know_yet() {
     let wishes = usual();
     check("the usual", &config(), &wishes, true);
     let Some((_, make)) = gpus().into_iter().next() else { return };
-    let free = wishes.clone().map(|w| Wish { sampling: Sampling { seed: 8, ..unchanged(&w.sampling) }, ..w });
+    let free = |w: Wish| {
+        let Sampling { temperature, seed, .. } = w.sampling;
+        Wish { sampling: Sampling { temperature, seed, ..Sampling::default() }, ..w }
+    };
+    let free = wishes.clone().map(free);
     let [with, without] =
         [&wishes, &free].map(|wishes| answers(&mut backend(make(false), &config(), OPTIONS), wishes, By::Test));
-    assert!(with[0] != without[0] && with[1] != without[1] && with[2] == without[2], "they change what comes");
-}
-
-fn unchanged(sampling: &Sampling) -> Sampling {
-    Sampling { temperature: sampling.temperature, ..Sampling::default() }
+    let differ = with.iter().zip(&without).map(|(with, without)| with != without);
+    assert_eq!(differ.collect::<Vec<_>>(), [true, true, false, true], "{with:?} and {without:?}");
 }
 
 #[test]
@@ -206,8 +208,8 @@ fn short_windows_and_repeated_biases_give_the_hosts_tokens() {
         wish(6, greedy(|s| s.logit_bias = vec![(5, 1.5), (8, f32::NEG_INFINITY), (5, -0.3), (12, 0.7)])),
         wish(16, mixed),
         // Both tokens of the window are in flight.
-        Wish { banned: vec![1], ..wish(14, greedy(|s| (s.presence_penalty, s.repeat_last) = (2.0, 2))) },
-        Wish { joins: 8, ..wish(9, greedy(|s| (s.repeat_penalty, s.repeat_last) = (1.5, 1))) },
+        Wish { banned: vec![1], ..wish(14, greedy(|s| (s.presence_penalty, s.repeat_last) = (50.0, 2))) },
+        Wish { joins: 8, ..wish(9, greedy(|s| (s.frequency_penalty, s.repeat_last) = (50.0, 1))) },
     ];
     check("short windows", &config(), &wishes, true);
     // Nothing to look at is no change.
@@ -243,7 +245,7 @@ fn what_is_too_much_for_the_device_is_the_hosts_and_right_with_steps_in_flight()
         ("many biases", with(16, 65), false),
         ("all of the vocabulary", Sampling { top_k: 0, ..with(3, 0) }, false),
     ] {
-        let neighbour = wish(9, greedy(|s| s.frequency_penalty = 0.5));
+        let neighbour = wish(9, greedy(|s| s.frequency_penalty = 50.0));
         check(what, &config(), &[wish(9, sampling.clone()), neighbour], is_devices);
         for (_, make) in gpus() {
             assert_eq!(backend(make(false), &config(), OPTIONS).looks_back(&sampling), is_devices, "{what}");
