@@ -3,18 +3,16 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::common::made;
+use super::ahead::{OPTIONS, backend, wide};
 use super::common::runner::{Pool, Running, with_wants};
 use super::common::tiny::Random;
 use super::emulator::{alone, function, kernels};
-use super::{LIMITS, TIED, config, gpus, load_with};
-use taper::backend::cuda::{Cuda, Gpu, Options};
-use taper::backend::{Backend, KvType, Token, Want};
-use taper::format::DType;
+use super::{LIMITS, config, gpus};
+use taper::backend::cuda::{Cuda, Options};
+use taper::backend::{Backend, Token, Want};
 use taper::model::config::Config;
 use taper::sample::{Draw, Sampling, Scratch};
 
-const OPTIONS: Options = Options { kv_type: KvType::F16, graph: true, flash_attention: true };
 const PROMPT: usize = 20;
 
 /// What one sequence asks for.
@@ -135,11 +133,6 @@ fn collect(backend: &mut Cuda, all: &mut [Sequence<'_>], group: &[usize], by: By
     }
 }
 
-fn backend(gpu: Box<dyn Gpu>, config: &Config, options: Options) -> Cuda {
-    let dtype = if config.vocab > 1000 { DType::F32 } else { DType::Q4_0 };
-    load_with(gpu, config, &made::weights(config, TIED, |_| dtype), options)
-}
-
 /// The backend's answers are the test's. On the device, where it takes them, steps follow each other without the host.
 fn check(what: &str, config: &Config, wishes: &[Wish], is_devices: bool) {
     for (name, make) in gpus() {
@@ -218,16 +211,15 @@ fn short_windows_and_repeated_biases_give_the_hosts_tokens() {
 
 #[test]
 fn logits_of_every_slice_are_changed() {
-    let wide = Config { vocab: 9001, layers: 1, ..config() };
     let likely = [5, 4096, 8191, 8192, 9000];
     let biases: Vec<(u32, f32)> = likely.iter().map(|id| (*id, 20.0)).collect();
     let wishes = [
         wish(7, greedy(|s| (s.logit_bias, s.repeat_penalty) = (biases.clone(), 3.0))),
         wish(5, hot(2, |s| (s.logit_bias, s.presence_penalty) = (biases.clone(), 4.0))),
     ];
-    check("slices", &wide, &wishes, true);
+    check("slices", &wide(), &wishes, true);
     let Some((_, make)) = gpus().into_iter().next() else { return };
-    let mut first = answers(&mut backend(make(false), &wide, OPTIONS), &wishes, By::Test).remove(0);
+    let mut first = answers(&mut backend(make(false), &wide(), OPTIONS), &wishes, By::Test).remove(0);
     first.truncate(5);
     first.sort_unstable();
     assert_eq!(first, likely, "each once");
@@ -251,6 +243,9 @@ fn what_is_too_much_for_the_device_is_the_hosts_and_right_with_steps_in_flight()
             assert_eq!(backend(make(false), &config(), OPTIONS).looks_back(&sampling), is_devices, "{what}");
         }
     }
+    // The host's comes and goes beside one that the device goes on with.
+    let device = wish(20, greedy(|s| s.frequency_penalty = 50.0));
+    check("by turns", &config(), &[device, Wish { joins: 5, ..wish(6, with(257, 1)) }], true);
 }
 
 #[test]
