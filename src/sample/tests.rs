@@ -112,7 +112,8 @@ fn a_chain_looks_at_the_window_of_which_some_tokens_are_in_flight() {
     let unchanged = Draw { sampling: &Sampling::default(), ..draw(2) };
     assert_eq!(unchanged.chain(64).unwrap().changes, None);
     let biased = Sampling { logit_bias: vec![(3, 1.0)], ..Sampling::default() };
-    let changes = Draw { sampling: &biased, ..draw(2) }.chain(64).unwrap().changes.unwrap();
+    let biased = Draw { sampling: &biased, ..draw(2) };
+    let changes = biased.chain(64).unwrap().changes.unwrap();
     assert_eq!((changes.biases, changes.recent, changes.window), (&[(3, 1.0)][..], &[][..], 0));
 }
 
