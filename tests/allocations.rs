@@ -78,7 +78,7 @@ fn steps_take_no_memory_when_one_of_their_size_has_run() {
     let greedy = Sampling::greedy();
     let drawn = Sampling { repeat_penalty: 1.1, logit_bias: vec![(9, 1.0), (4, -1.0)], ..Sampling::default() };
     let history: Vec<u32> = (0..100).map(|i| i * 7 % VOCAB as u32).collect();
-    let draw = |sampling| Want::Sample(Draw { sampling, history: &history, index: 5, banned: &[3] });
+    let draw = |sampling| Want::Sample(Draw { sampling, history: &history, ahead: 0, index: 5, banned: &[3] });
     let forms = [(KvType::F16, true), (KvType::Q8_0, true), (KvType::F32, false)];
     for (dtype, (kv_type, flash_attention)) in [DType::Q4_1, DType::Q8_0, DType::F16].into_iter().zip(forms) {
         let mut backend =

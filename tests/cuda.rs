@@ -5,6 +5,8 @@
 
 #[path = "cuda/ahead.rs"]
 mod ahead;
+#[path = "cuda/changes.rs"]
+mod changes;
 mod common;
 #[path = "cuda/emulator.rs"]
 mod emulator;
@@ -202,7 +204,7 @@ fn phases_agree_with_heads_of_the_usual_sizes() {
 fn the_likeliest_token_is_found_on_the_device() {
     let weights = common::made::weights(&config(), TIED, |_| DType::Q4_0);
     let greedy = Sampling::greedy();
-    let draw = Draw { sampling: &greedy, history: &[], index: 0, banned: &[] };
+    let draw = Draw { sampling: &greedy, history: &[], ahead: 0, index: 0, banned: &[] };
     for (name, make) in gpus() {
         let mut backend = load(make(false), &config(), &weights, KvType::F16);
         for chunk in [1, 3, 24] {

@@ -39,6 +39,7 @@ struct Ahead {
     collected: Vec<u32>,
     /// The most steps that were in flight.
     most: Rc<Cell<usize>>,
+    looks_back: bool,
 }
 
 impl Phases for Ahead {
@@ -85,6 +86,9 @@ impl Backend for Ahead {
     fn in_flight(&self) -> usize {
         3
     }
+    fn looks_back(&self, _: &Sampling) -> bool {
+        self.looks_back
+    }
     fn pages(&mut self, op: PageOp<'_>) -> taper::Result<()> {
         self.inner.pages(op)
     }
@@ -93,10 +97,11 @@ impl Backend for Ahead {
     }
 }
 
-/// An engine whose backend runs ahead, and how far it did.
-fn ahead(limits: Limits) -> (Engine, Rc<Cell<usize>>) {
+/// An engine whose backend runs ahead, and how far it did; whether also where tokens depend on those in flight.
+fn ahead(limits: Limits, looks_back: bool) -> (Engine, Rc<Cell<usize>>) {
     let most = Rc::new(Cell::new(0));
-    let backend = Ahead { inner: judge(limits), given: VecDeque::new(), collected: Vec::new(), most: Rc::clone(&most) };
+    let (inner, given, collected) = (judge(limits), VecDeque::new(), Vec::new());
+    let backend = Ahead { inner, given, collected, most: Rc::clone(&most), looks_back };
     (Engine::new(Box::new(backend), Arc::new(tokenizer()), limits), most)
 }
 
@@ -195,7 +200,7 @@ fn a_preempted_request_gives_the_same_text() {
 fn steps_ahead_of_the_host_change_no_text() {
     // Lengths, ends and preemption come at other steps for each.
     let limits = Limits { pages: 9, ..Limits::new(3 * PAGE, 4, 16) };
-    let (mut engine, most) = ahead(limits);
+    let (mut engine, most) = ahead(limits, true);
     let mut requests: Vec<Request> = (50..57).map(|i| request(i, 2 + 7 * (i as usize - 50), 25)).collect();
     requests[2].sampling.repeat_penalty = 1.3;
     requests[3].max_tokens = None;
@@ -217,15 +222,17 @@ fn steps_ahead_of_the_host_change_no_text() {
 }
 
 #[test]
-fn what_looks_back_at_the_answer_is_not_run_ahead_of() {
+fn what_looks_back_at_the_answer_is_run_ahead_of_where_the_backend_knows_it() {
     let limits = Limits::new(3 * PAGE, 1, 16);
-    let (mut engine, most) = ahead(limits);
-    let mut penalized = request(70, 5, 20);
-    penalized.sampling.repeat_penalty = 1.5;
-    let id = engine.add_request(penalized.clone()).unwrap();
-    let answer = finish(&mut engine, &[id]).remove(0);
-    assert_eq!(outcome(&answer), outcome(&within(&penalized, limits)));
-    assert_eq!(most.get(), 1);
+    for (looks_back, in_flight) in [(false, 1), (true, 3)] {
+        let (mut engine, most) = ahead(limits, looks_back);
+        let mut penalized = request(70, 5, 20);
+        (penalized.sampling.repeat_penalty, penalized.sampling.repeat_last) = (1.5, 4);
+        let id = engine.add_request(penalized.clone()).unwrap();
+        let answer = finish(&mut engine, &[id]).remove(0);
+        assert_eq!(outcome(&answer), outcome(&within(&penalized, limits)));
+        assert_eq!(most.get(), in_flight);
+    }
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn a_token_that_only_the_device_knows_is_the_one_it_sampled() {
     let mut backend = load(&tiny);
     let mut pool = Pool::new(PAGES);
     let greedy = Sampling::greedy();
-    let want = Want::Sample(Draw { sampling: &greedy, history: &[], index: 0, banned: &[] });
+    let want = Want::Sample(Draw { sampling: &greedy, history: &[], ahead: 0, index: 0, banned: &[] });
     let mut known = pool.sequence(8);
     let first = step(&mut backend, &mut [(&mut known, &[3, 4, 5])]).remove(0);
     let best = (0..first.len()).max_by(|a, b| first[*a].total_cmp(&first[*b])).unwrap() as u32;

@@ -6,21 +6,23 @@
 
 struct BeginArgs {
     Matrix embedding;
-    const uint32_t* tokens;  // (rows): ids, or PREVIOUS and a row; counted from the step's words where there are some.
-    const uint32_t* chosen;  // (rows): what the step before chose.
+    const uint32_t* tokens;  // (rows): see id_of; counted from the step's words where there are some.
+    const uint32_t* chosen;  // What the last steps chose.
     const uint32_t* words;   // (STEPS + 1, stride), in the host's memory; null where the GPU has them already.
     uint32_t* to_words;
     const uint32_t* ended;   // See step.cuh.
     uint64_t* begun;         // When this step did, for those that follow each other.
     float* stream;           // (rows, embedding.k)
     int64_t stride;
-    uint32_t count;          // Of words.
+    uint32_t count;          // Of words, behind which there is a gap and then more.
+    uint32_t gap;
+    uint32_t more;
     uint32_t pad;
 };
 
 // The id of a row; whatever the host was wrong about, it is one that there is.
-DEVICE uint32_t id_of(const BeginArgs& a, uint32_t token) {
-    uint32_t id = token & PREVIOUS && token != NO_TOKEN ? fresh(a.chosen + (token & ~PREVIOUS)) : token;
+DEVICE uint32_t known_id(const BeginArgs& a, uint32_t token) {
+    uint32_t id = id_of(token, a.chosen);
     return id < uint32_t(a.embedding.rows) ? id : 0;
 }
 
@@ -50,14 +52,17 @@ DEVICE void begin(const BeginArgs& a) {
     const uint32_t* words = a.words ? a.words + place_of_step(a.ended) * a.stride : nullptr;
     if (warp_id() == 0) {
         const uint32_t* tokens = words ? words + (a.tokens - a.to_words) : a.tokens;
-        embed<W>(a, id_of(a, tokens[blockIdx.x]), blockIdx.y, room);
+        embed<W>(a, known_id(a, tokens[blockIdx.x]), blockIdx.y, room);
         return;
     }
     if (a.ended && blockIdx.x + blockIdx.y + warp_id() == 1 && lane_id() == 0) *a.begun = nanoseconds();
     constexpr uint32_t HELPERS = THREADS - WARP;
     uint32_t block = blockIdx.x * gridDim.y + blockIdx.y, first = block * HELPERS + threadIdx.x - WARP;
 #pragma unroll 4
-    for (uint32_t i = first; i < a.count; i += gridDim.x * gridDim.y * HELPERS) a.to_words[i] = words[i];
+    for (uint32_t i = first; i < a.count + a.more; i += gridDim.x * gridDim.y * HELPERS) {
+        uint32_t at = i < a.count ? i : i + a.gap;
+        a.to_words[at] = words[at];
+    }
 }
 
 #define BEGIN(W) \

@@ -2,7 +2,7 @@
 //
 // Drawing is src/sample's chain: the likeliest few, of which top-p, min-p and temperature leave some, and a number from the host that says
 // which of them it is. A block goes through 4,096 logits and leaves its likeliest; the last block to be done draws among those.
-#include "step.cuh"
+#include "changes.cuh"
 
 // Of the likeliest, at most so many are drawn from: `MOST` of draws.rs.
 constexpr int MOST = 64;
@@ -11,11 +11,13 @@ constexpr int MOST = 64;
 constexpr int EACH = 16, SLICE = EACH * THREADS;
 
 struct ChooseArgs {
-    const float* logits;  // (rows, vocab)
-    const Drawn* draws;   // (rows)
-    uint64_t* some;       // (rows, slices, MOST)
-    uint32_t* counters;   // (rows): zero.
-    uint64_t* best;       // (rows): what the head chose, or is drawn here; see rank_of.
+    float* logits;           // (rows, vocab): changed in place, where changes are asked for.
+    const Drawn* draws;      // (rows)
+    const Changes* changes;  // (rows); null where no row has any.
+    const uint32_t* chosen;  // What the last steps chose.
+    uint64_t* some;          // (rows, slices, MOST)
+    uint32_t* counters;      // (rows): zero.
+    uint64_t* best;          // (rows): what the head chose, or is drawn here; see rank_of.
     int vocab;
     int pad;
 };
@@ -99,10 +101,12 @@ KERNEL(choose, ChooseArgs, a) {
     __shared__ Sieve room;
     let_next_begin();
     wait_for_previous();
-    int row = blockIdx.y, first = blockIdx.x * SLICE;
+    int row = blockIdx.y, first = blockIdx.x * SLICE, end = min(first + SLICE, a.vocab);
     const Drawn* at = a.draws + row;
     int most = int(fresh(&at->top_k));
     if (most == 0) return;
+    float* logits = a.logits + int64_t(row) * a.vocab;
+    if (a.changes) change_logits(a.changes + row, a.chosen, uint32_t(first), uint32_t(end), logits);
     uint32_t banned[MOST_BANNED];
 #pragma unroll
     for (int b = 0; b < MOST_BANNED; b++) banned[b] = fresh(at->banned + b);
@@ -110,10 +114,10 @@ KERNEL(choose, ChooseArgs, a) {
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         int id = first + i * THREADS + threadIdx.x;
-        bool is = id < a.vocab;
+        bool is = id < end;
 #pragma unroll
         for (int b = 0; b < MOST_BANNED; b++) is = is && banned[b] != uint32_t(id);
-        mine[i] = is ? rank_of(fresh(a.logits + int64_t(row) * a.vocab + id), id) : 0;
+        mine[i] = is ? rank_of(fresh(logits + id), id) : 0;
     }
     find_strongest(mine, most, room);
     uint64_t* some = a.some + int64_t(row) * gridDim.x * MOST;
@@ -138,7 +142,7 @@ KERNEL(choose, ChooseArgs, a) {
 
 struct FinishArgs {
     uint64_t* best;    // (rows): taken, and 0 again.
-    uint32_t* chosen;  // (rows): ids, for the step behind.
+    uint32_t* chosen;  // (STEPS + 1, stride): ids, for the steps behind.
     uint32_t* ended;   // See step.cuh.
     uint64_t* begun;   // When the step began.
     uint32_t* out;     // (STEPS + 1, stride), in the host's memory: ids; in the last words when the step began and ended, two words each,
@@ -151,12 +155,13 @@ struct FinishArgs {
 KERNEL(finish_step, FinishArgs, a) {
     let_next_begin();
     wait_for_previous();
-    uint32_t* out = a.out + place_of_step(a.ended) * a.stride;
+    uint32_t place = place_of_step(a.ended) * a.stride;
+    uint32_t* out = a.out + place;
     for (uint32_t t = threadIdx.x; t < a.rows; t += THREADS) {
         uint64_t rank = fresh(a.best + t);
         uint32_t id = rank == 0 ? NO_TOKEN : ~uint32_t(rank);
         out[t] = id;
-        a.chosen[t] = id;
+        a.chosen[place + t] = id;
         a.best[t] = 0;
     }
     if (!a.ended) return;

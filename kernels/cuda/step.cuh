@@ -8,10 +8,16 @@ constexpr uint32_t STEPS = 4;
 // Of a step of few rows and its answer, where it is by itself: behind those that follow each other.
 constexpr uint32_t ALONE = STEPS;
 
-// Of a row that is to go on from what the step before chose: the row there, in the other bits.
+// Of a token that a step before this one chose, which the host does not know yet: its place among what the last steps chose, (STEPS + 1,
+// stride), in the other bits.
 constexpr uint32_t PREVIOUS = 1u << 31;
 // No logit was a number.
 constexpr uint32_t NO_TOKEN = ~0u;
+
+// The id of a token as the host gives it.
+DEVICE uint32_t id_of(uint32_t token, const uint32_t* chosen) {
+    return token & PREVIOUS && token != NO_TOKEN ? fresh(chosen + (token & ~PREVIOUS)) : token;
+}
 
 constexpr int MOST_BANNED = 8;
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::model::config::Config;
 use crate::model::llama;
-use crate::sample::Draw;
+use crate::sample::{Draw, Sampling};
 
 /// Tokens a page of the KV cache holds, on every backend.
 pub const PAGE: usize = 32;
@@ -223,6 +223,12 @@ pub trait Backend: Phases {
     /// Steps that may be submitted before the first is collected.
     fn in_flight(&self) -> usize {
         1
+    }
+
+    /// Whether it knows by itself what steps in flight sample, so that steps may be submitted ahead although a token depends on those
+    /// before it: [`Draw::ahead`].
+    fn looks_back(&self, _: &Sampling) -> bool {
+        false
     }
 
     fn pages(&mut self, op: PageOp<'_>) -> Result<()>;

@@ -4,14 +4,34 @@ use std::collections::HashMap;
 
 use super::{Batch, Out, Seq, StepOut, Token, Want};
 use crate::error::{Error, Result};
-use crate::sample::{self, Scratch};
+use crate::sample::{self, Draw, Scratch};
+
+/// Tokens of each slot that are kept: at least as many as steps are in flight.
+const KEPT: usize = 4;
+
+/// What a slot sampled last, the newest at the end.
+#[derive(Debug, Default, Clone, Copy)]
+struct Newest {
+    ids: [u32; KEPT],
+    count: usize,
+}
+
+impl Newest {
+    fn push(&mut self, id: u32) {
+        self.ids.rotate_left(1);
+        self.ids[KEPT - 1] = id;
+        self.count = KEPT.min(self.count + 1);
+    }
+}
 
 /// The last step's tokens and logits, and what each slot sampled last: what [`Token::Previous`] stands for.
 #[derive(Debug, Default)]
 pub struct Outcome {
     tokens: Vec<u32>,
     logits: Vec<f32>,
-    previous: HashMap<u32, u32>,
+    newest: HashMap<u32, Newest>,
+    /// Room for the end of a sequence.
+    history: Vec<u32>,
     scratch: Scratch,
 }
 
@@ -25,13 +45,21 @@ impl Outcome {
             for row in &batch.rows[seq.rows.start as usize..seq.rows.end as usize] {
                 ids.push(match row.token {
                     Token::Id(id) => id,
-                    Token::Previous => *self.previous.get(&seq.slot).ok_or_else(|| {
-                        Error::runtime(format!("slot {} has sampled no token to go on from", seq.slot))
-                    })?,
+                    Token::Previous => self.newest(seq.slot, 1)?[0],
                 });
             }
         }
         Ok(())
+    }
+
+    /// The last `count` tokens that a slot sampled, the newest at the end.
+    ///
+    /// # Errors
+    /// When there are not so many, or more than are kept.
+    pub fn newest(&self, slot: u32, count: usize) -> Result<&[u32]> {
+        let newest = self.newest.get(&slot).filter(|newest| count <= newest.count);
+        let newest = newest.ok_or_else(|| Error::runtime(format!("slot {slot} has sampled no token to go on from")))?;
+        Ok(&newest.ids[KEPT - count..])
     }
 
     /// Begins a step that gives nothing yet.
@@ -58,12 +86,30 @@ impl Outcome {
             match o.want {
                 Want::Logits => self.logits.extend_from_slice(logits),
                 Want::Sample(draw) => {
-                    let token = draw.token(logits, &mut self.scratch)?;
+                    let token = self.draw(seqs, o.row, draw, logits)?;
                     self.sampled(seqs, o.row, token);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Draws a row's token; what steps sampled that were in flight when it was asked for, penalties look at too.
+    fn draw(&mut self, seqs: &[Seq], row: u32, draw: Draw<'_>, logits: &[f32]) -> Result<u32> {
+        let mut history = std::mem::take(&mut self.history);
+        history.clear();
+        let in_flight = slot_of(seqs, row).filter(|_| draw.ahead > 0 && draw.sampling.looks_back());
+        let draw = if let Some(slot) = in_flight {
+            let known = draw.history.len().saturating_sub(draw.sampling.repeat_last);
+            history.extend_from_slice(&draw.history[known..]);
+            history.extend_from_slice(self.newest(slot, draw.ahead)?);
+            Draw { history: &history, ahead: 0, ..draw }
+        } else {
+            draw
+        };
+        let token = draw.token(logits, &mut self.scratch);
+        self.history = history;
+        token
     }
 
     /// Takes tokens that the device chose, one for each of `out`; `None` where no logit was a number.
@@ -83,15 +129,15 @@ impl Outcome {
     }
 
     fn sampled(&mut self, seqs: &[Seq], row: u32, token: u32) {
-        if let Some(seq) = seqs.iter().find(|s| s.rows.contains(&row)) {
-            self.choose(seq.slot, token);
+        if let Some(slot) = slot_of(seqs, row) {
+            self.choose(slot, token);
         }
         self.tokens.push(token);
     }
 
     /// Notes what a slot is to go on from.
     pub fn choose(&mut self, slot: u32, token: u32) {
-        self.previous.insert(slot, token);
+        self.newest.entry(slot).or_default().push(token);
     }
 
     /// Hands the step's tokens and logits over.
@@ -102,4 +148,9 @@ impl Outcome {
     pub fn step(&self) -> StepOut<'_> {
         StepOut { tokens: &self.tokens, logits: &self.logits }
     }
+}
+
+/// The slot whose row it is.
+fn slot_of(seqs: &[Seq], row: u32) -> Option<u32> {
+    seqs.iter().find(|seq| seq.rows.contains(&row)).map(|seq| seq.slot)
 }

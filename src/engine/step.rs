@@ -117,11 +117,12 @@ impl Engine {
     /// The next step, or the one behind those in flight; empty where there is none.
     fn plan(&mut self) -> Vec<Share> {
         let Some(last) = self.flights.back() else { return self.scheduler.plan() };
-        let context = self.limits.context;
+        let (context, backend) = (self.limits.context, &self.backend);
         self.scheduler.plan_ahead(last, |s, tokens| {
             let answer = tokens + 1 - s.request.prompt.len();
             let is_enough = s.request.max_tokens.is_some_and(|most| answer >= most);
-            is_enough || tokens + 1 >= context || s.request.sampling.looks_back()
+            let looks_back = s.request.sampling.looks_back() && !backend.looks_back(&s.request.sampling);
+            is_enough || tokens + 1 >= context || looks_back
         })
     }
 
@@ -152,6 +153,7 @@ impl Engine {
                 let draw = Draw {
                     sampling: &s.request.sampling,
                     history: &s.tokens,
+                    ahead: share.tokens.end.saturating_sub(s.tokens.len()),
                     index: index as u64,
                     banned: if early { self.tokenizer.end_tokens() } else { &[] },
                 };

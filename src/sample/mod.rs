@@ -109,14 +109,15 @@ pub struct Draw<'a> {
     pub sampling: &'a Sampling,
     /// The sequence so far, prompt included; penalties look at its end.
     pub history: &'a [u32],
+    /// How many tokens come behind `history` that steps in flight sample, so that only the device may know them.
+    pub ahead: usize,
     /// Which token of the answer this is: the random draw's counter.
     pub index: u64,
     /// Tokens that may not come now (end tokens, before the least length is reached).
     pub banned: &'a [u32],
 }
 
-/// What a draw among the likeliest tokens goes by, for devices that draw: the chain of [`Draw::token`] without what changes
-/// single logits.
+/// What a draw among the likeliest tokens goes by, for devices that draw: the chain of [`Draw::token`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Chain<'a> {
     /// How many of the likeliest are drawn from; 1 takes the likeliest.
@@ -128,8 +129,29 @@ pub struct Chain<'a> {
     pub temperature: f32,
     /// The point in [0, 1) of the cumulated probabilities.
     pub at: f64,
+    /// What is done to single logits before; `None` for nothing.
+    pub changes: Option<Changes<'a>>,
     /// Tokens that may not come.
     pub banned: &'a [u32],
+}
+
+/// Single logits that are changed: biases first, one after the other, and then penalties, once for each different token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Changes<'a> {
+    /// Tokens, and what is added to their logits.
+    pub biases: &'a [(u32, f32)],
+    /// How many of the last tokens the penalties look at; 0 where there are no penalties.
+    pub window: usize,
+    /// Those of them that the host knows.
+    pub recent: &'a [u32],
+    /// How many of them come behind those.
+    pub ahead: usize,
+    /// [`Sampling::repeat_penalty`]
+    pub repeat: f32,
+    /// [`Sampling::frequency_penalty`]
+    pub frequency: f32,
+    /// [`Sampling::presence_penalty`]
+    pub presence: f32,
 }
 
 /// No logit is a number.
@@ -145,24 +167,37 @@ impl Draw<'_> {
         s.temperature <= 0.0 && s.logit_bias.is_empty() && self.banned.is_empty() && !penalties::any(s)
     }
 
-    /// The draw as a chain; `None` where single logits are changed, or more than `most` of the likeliest are to be drawn from.
+    /// The draw as a chain; `None` where more than `most` of the likeliest are to be drawn from.
     pub fn chain(&self, most: usize) -> Option<Chain<'_>> {
         let s = self.sampling;
         let top_k = if s.temperature <= 0.0 { 1 } else { s.top_k };
-        if !(1..=most).contains(&top_k) || !s.logit_bias.is_empty() || penalties::any(s) {
-            return None;
-        }
-        Some(Chain {
+        (1..=most).contains(&top_k).then(|| Chain {
             top_k,
             top_p: s.top_p,
             least: if s.min_p > 0.0 { s.min_p.ln() } else { f32::NEG_INFINITY },
             temperature: if s.temperature <= 0.0 { 1.0 } else { s.temperature },
             at: rng::uniform(s.seed, self.index),
+            changes: self.changes(),
             banned: self.banned,
         })
     }
 
-    /// Chooses a token from its row of logits, (vocab).
+    fn changes(&self) -> Option<Changes<'_>> {
+        let (s, known) = (self.sampling, self.history);
+        let window = if penalties::any(s) { s.repeat_last } else { 0 };
+        let ahead = self.ahead.min(window);
+        (window > 0 || !s.logit_bias.is_empty()).then(|| Changes {
+            biases: &s.logit_bias,
+            window,
+            recent: &known[known.len().saturating_sub(window - ahead)..],
+            ahead,
+            repeat: s.repeat_penalty,
+            frequency: s.frequency_penalty,
+            presence: s.presence_penalty,
+        })
+    }
+
+    /// Chooses a token from its row of logits, (vocab). Penalties look at `history` alone: whoever has tokens in flight puts them there.
     ///
     /// # Errors
     /// When no logit is a number: the model's arithmetic broke down.

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn draw(sampling: &Sampling, logits: &[f32], history: &[u32], index: u64) -> u32 {
-    Draw { sampling, history, index, banned: &[] }.token(logits, &mut Scratch::default()).unwrap()
+    Draw { sampling, history, ahead: 0, index, banned: &[] }.token(logits, &mut Scratch::default()).unwrap()
 }
 
 /// Every filter off.
@@ -97,14 +97,30 @@ fn penalties_lower_what_was_seen_lately() {
 fn bias_and_bans_forbid_tokens() {
     let biased = Sampling { logit_bias: vec![(0, f32::NEG_INFINITY), (2, 5.0), (99, 1.0)], ..Sampling::greedy() };
     assert_eq!(draw(&biased, &[9.0, 1.0, 0.0], &[], 0), 2);
-    let banned = Draw { sampling: &Sampling::greedy(), history: &[], index: 0, banned: &[0] };
+    let banned = Draw { sampling: &Sampling::greedy(), history: &[], ahead: 0, index: 0, banned: &[0] };
     assert_eq!(banned.token(&[9.0, 1.0, 0.0], &mut Scratch::default()).unwrap(), 1);
+}
+
+#[test]
+fn a_chain_looks_at_the_window_of_which_some_tokens_are_in_flight() {
+    let s = Sampling { presence_penalty: 0.5, repeat_last: 4, ..Sampling::default() };
+    let draw = |ahead| Draw { sampling: &s, history: &[1, 2, 3, 4, 5, 6], ahead, index: 0, banned: &[] };
+    let window = |ahead| draw(ahead).chain(64).unwrap().changes.map(|c| (c.recent.to_vec(), c.ahead));
+    assert_eq!(window(0), Some((vec![3, 4, 5, 6], 0)));
+    assert_eq!(window(1), Some((vec![4, 5, 6], 1)));
+    assert_eq!(window(9), Some((vec![], 4)));
+    let unchanged = Draw { sampling: &Sampling::default(), ..draw(2) };
+    assert_eq!(unchanged.chain(64).unwrap().changes, None);
+    let biased = Sampling { logit_bias: vec![(3, 1.0)], ..Sampling::default() };
+    let biased = Draw { sampling: &biased, ..draw(2) };
+    let changes = biased.chain(64).unwrap().changes.unwrap();
+    assert_eq!((changes.biases, changes.recent, changes.window), (&[(3, 1.0)][..], &[][..], 0));
 }
 
 #[test]
 fn broken_logits_are_an_error_not_a_token() {
     let s = Sampling::greedy();
-    let d = Draw { sampling: &s, history: &[], index: 0, banned: &[] };
+    let d = Draw { sampling: &s, history: &[], ahead: 0, index: 0, banned: &[] };
     assert_eq!(d.token(&[f32::NAN, 1.0, f32::INFINITY], &mut Scratch::default()).unwrap(), 1);
     let e = d.token(&[f32::NAN, f32::NAN], &mut Scratch::default()).unwrap_err();
     assert_eq!(e.what(), "the model gave no usable logits (all are NaN or forbidden)");

@@ -32,8 +32,17 @@ impl Pool {
 
 /// Builds the step that pushes the tokens of each part through, asking for `want` of each part's last row, and hands it over.
 pub fn with_batch<R>(parts: &mut [(&mut Running, &[Token])], want: Want<'_>, go: impl FnOnce(&Batch<'_>) -> R) -> R {
+    with_wants(parts, |_| want, go)
+}
+
+/// The same, asking for something else of each part.
+pub fn with_wants<'a, R>(
+    parts: &mut [(&mut Running, &[Token])],
+    want: impl Fn(usize) -> Want<'a>,
+    go: impl FnOnce(&Batch<'_>) -> R,
+) -> R {
     let (mut rows, mut seqs, mut pages, mut out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (running, tokens) in parts {
+    for (part, (running, tokens)) in parts.iter_mut().enumerate() {
         let (first_row, first_page) = (rows.len() as u32, pages.len() as u32);
         rows.extend(tokens.iter().zip(running.computed as u32..).map(|(token, pos)| Row { token: *token, pos }));
         pages.extend_from_slice(&running.pages);
@@ -44,7 +53,7 @@ pub fn with_batch<R>(parts: &mut [(&mut Running, &[Token])], want: Want<'_>, go:
             kv_len: running.computed as u32,
             pages: first_page..pages.len() as u32,
         });
-        out.push(Out { row: rows.len() as u32 - 1, want });
+        out.push(Out { row: rows.len() as u32 - 1, want: want(part) });
     }
     go(&Batch { rows: &rows, seqs: &seqs, pages: &pages, out: &out })
 }

@@ -14,15 +14,15 @@ use taper::sample::{Draw, Sampling, Scratch};
 
 /// Tokens of each answer.
 const ANSWER: u64 = 7;
-const OPTIONS: Options = Options { kv_type: KvType::F16, graph: true, flash_attention: true };
+pub const OPTIONS: Options = Options { kv_type: KvType::F16, graph: true, flash_attention: true };
 
 /// More than a slice of logits, and the last one is not full.
-fn wide() -> Config {
+pub fn wide() -> Config {
     Config { vocab: 9001, layers: 1, ..config() }
 }
 
 /// Of the wide one, weights that are sent to the GPU in several pieces.
-fn backend(gpu: Box<dyn Gpu>, config: &Config, options: Options) -> Cuda {
+pub fn backend(gpu: Box<dyn Gpu>, config: &Config, options: Options) -> Cuda {
     let dtype = if config.vocab > 1000 { DType::F32 } else { DType::Q4_0 };
     load_with(gpu, config, &made::weights(config, TIED, |_| dtype), options)
 }
@@ -84,7 +84,7 @@ fn chosen_by_the_host(backend: &mut Cuda, draw: impl Fn(u64) -> Draw<'static>) -
 
 fn draws(sampling: Sampling, banned: &'static [u32]) -> impl Fn(u64) -> Draw<'static> {
     let sampling: &'static Sampling = Box::leak(Box::new(sampling));
-    move |index| Draw { sampling, history: &[], index, banned }
+    move |index| Draw { sampling, history: &[], ahead: 0, index, banned }
 }
 
 #[test]
@@ -131,6 +131,7 @@ fn restless(backend: &mut Cuda) -> impl Fn(u64) -> Draw<'static> {
     let draw = |bans: &[&'static [u32]], index: u64| Draw {
         sampling,
         history: &[],
+        ahead: 0,
         index,
         banned: bans.get(index as usize).copied().unwrap_or_default(),
     };

@@ -153,6 +153,23 @@ extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const u
         }
 }
 
+// Changes a row's logits, (vocab), in two slices.
+extern "C" void taper_host_change(const Changes* changes, const uint32_t* chosen, float* logits, unsigned vocab, int backwards) {
+    struct Args {
+        const Changes* changes;
+        const uint32_t* chosen;
+        float* logits;
+        unsigned vocab;
+    } args = {changes, chosen, logits, vocab};
+    auto kernel = [](const void* args) {
+        const Args& a = *static_cast<const Args*>(args);
+        unsigned half = a.vocab / 2;
+        change_logits(a.changes, a.chosen, blockIdx.x * half, blockIdx.x ? a.vocab : half, a.logits);
+    };
+    const unsigned grid[3] = {2, 1, 1};
+    taper_host_launch(kernel, &args, grid, THREADS, 0, backwards);
+}
+
 // The integer part of each group of a row of a matrix, for activations of one row: (k / 32). A lane has a group of a strip.
 #define INTEGERS(W)                                                                                                     \
     extern "C" void taper_host_integers_##W(const Matrix& m, int row, const int8_t* codes, const int* sums, int* out) { \

@@ -199,6 +199,8 @@ pub struct Begin {
     pub stream: Address,
     pub stride: i64,
     pub count: u32,
+    pub gap: u32,
+    pub more: u32,
     pub pad: u32,
 }
 
@@ -207,6 +209,9 @@ pub struct Begin {
 pub struct Choose {
     pub logits: Address,
     pub draws: Address,
+    /// 0 where none are changed.
+    pub changes: Address,
+    pub chosen: Address,
     pub some: Address,
     pub counters: Address,
     pub best: Address,

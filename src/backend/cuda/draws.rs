@@ -1,6 +1,7 @@
 //! Tokens that the GPU draws: `choose.cu`.
 
-use crate::sample::Draw;
+use super::changes;
+use crate::sample::{Chain, Draw, Sampling};
 
 /// Words that say how a row's token is drawn: `Drawn` of `choose.cu`.
 pub const WORDS: usize = 16;
@@ -19,23 +20,38 @@ pub fn slices(vocab: usize) -> usize {
     vocab.div_ceil(SLICE)
 }
 
-/// What the GPU has to know to choose a token; `None` where the host has to.
-pub fn words(draw: &Draw<'_>, vocab: usize) -> Option<[u32; WORDS]> {
-    let chain = draw.chain(MOST).filter(|c| c.banned.len() <= MOST_BANNED)?;
+/// The draw as the GPU can do it; `None` where the host has to.
+pub fn chain<'a>(draw: &'a Draw<'_>, vocab: usize) -> Option<Chain<'a>> {
+    let fits = |c: &Chain<'_>| {
+        c.banned.len() <= MOST_BANNED
+            && c.changes.as_ref().is_none_or(changes::fit)
+            && (is_heads(c) || slices(vocab) <= MOST_SLICES)
+    };
+    draw.chain(MOST).filter(fits)
+}
+
+/// Whether the GPU chooses all tokens of a request whose tokens may not be banned.
+pub fn takes(sampling: &Sampling, vocab: usize) -> bool {
+    chain(&Draw { sampling, history: &[], ahead: 0, index: 0, banned: &[] }, vocab).is_some()
+}
+
+/// Whether the head itself finds the token: the likeliest by the model's own logits.
+fn is_heads(chain: &Chain<'_>) -> bool {
+    chain.top_k == 1 && chain.changes.is_none()
+}
+
+/// What the GPU has to know to choose a token, but for how logits are changed.
+pub fn words(chain: &Chain<'_>) -> [u32; WORDS] {
     let mut words = [u32::MAX; WORDS];
     let at = chain.at.to_bits();
     let [temperature, top_p, least] = [chain.temperature, chain.top_p, chain.least].map(f32::to_bits);
-    // The head itself finds the likeliest.
-    let top_k = if chain.top_k == 1 { 0 } else { chain.top_k as u32 };
-    if top_k != 0 && slices(vocab) > MOST_SLICES {
-        return None;
-    }
+    let top_k = if is_heads(chain) { 0 } else { chain.top_k as u32 };
     words[..=TOP_K].copy_from_slice(&[at as u32, (at >> 32) as u32, temperature, top_p, least, top_k]);
     words[WORDS - MOST_BANNED..][..chain.banned.len()].copy_from_slice(chain.banned);
-    Some(words)
+    words
 }
 
-/// Whether more than the likeliest is asked for.
+/// Whether more than the head's likeliest is asked for.
 pub fn are_drawn(words: &[u32]) -> bool {
     words.chunks_exact(WORDS).any(|row| row[TOP_K] != 0)
 }

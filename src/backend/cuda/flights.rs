@@ -8,11 +8,12 @@ use super::Cuda;
 use super::gpu::{Gpu, Pinned};
 use super::memory::{few, head_rows};
 use super::step::STEPS;
+use crate::backend::outcome::Outcome;
 use crate::backend::{Batch, Limits, Seq, StepOut, Token};
 use crate::error::{Error, Result};
 use crate::sample;
 
-/// Of a row that goes on from what the step before chose: the row there, in the other bits. `PREVIOUS` of `step.cuh`.
+/// Of a token that a step in flight chooses: its place among what the last steps chose, in the other bits. `PREVIOUS` of `step.cuh`.
 const PREVIOUS: u32 = 1 << 31;
 /// No logit was a number: the same there.
 pub const NO_TOKEN: u32 = u32::MAX;
@@ -42,11 +43,16 @@ pub struct Outbox {
     pub stride: usize,
 }
 
+/// Words that each step has for what it chose, here and in the GPU's own memory.
+pub fn stride(limits: &Limits) -> usize {
+    few(limits).max(head_rows(limits)) + TOLD
+}
+
 impl Outbox {
     /// # Errors
     /// When there is no memory for it.
     pub fn new(limits: &Limits, gpu: &mut dyn Gpu) -> Result<Self> {
-        let stride = few(limits).max(head_rows(limits)) + TOLD;
+        let stride = stride(limits);
         let words = gpu.take_pinned(4 * stride * (STEPS + 1))?;
         words.put(0, &vec![0; 4 * stride * (STEPS + 1)]);
         Ok(Self { words, stride })
@@ -99,12 +105,61 @@ impl Flights {
         self.ended = ended;
     }
 
-    /// The slots of the last step, if its tokens are still the GPU's alone.
-    fn last_slots(&self) -> Option<&[u32]> {
-        match self.given.back() {
-            Some(Given::Awaited { slots, .. }) => Some(slots),
-            _ => None,
+    /// Steps whose tokens are still the GPU's alone, newest first: their numbers and slots. What was submitted before them is known.
+    fn awaited(&self) -> impl Iterator<Item = (u64, &[u32])> {
+        self.given.iter().rev().map_while(|given| match given {
+            Given::Awaited { number, slots, .. } => Some((*number, slots.as_slice())),
+            Given::Here { .. } => None,
+        })
+    }
+}
+
+/// What slots chose lately, as the GPU takes it: ids, or where it finds those that it has not told yet.
+pub struct Chosen<'a> {
+    flights: &'a Flights,
+    outcome: &'a Outcome,
+    stride: usize,
+}
+
+impl<'a> Chosen<'a> {
+    pub fn new(flights: &'a Flights, outcome: &'a Outcome, outbox: &Outbox) -> Self {
+        Self { flights, outcome, stride: outbox.stride }
+    }
+
+    /// Adds the batch's tokens to `to`, a row each.
+    ///
+    /// # Errors
+    /// When a slot is to go on from its last token and has none.
+    pub fn add_tokens(&self, batch: &Batch<'_>, to: &mut Vec<u32>) -> Result<()> {
+        for (row, slot) in batch.rows.iter().zip(slots(batch.seqs)) {
+            let mut token = [0];
+            match row.token {
+                Token::Id(id) => token = [id],
+                Token::Previous => self.last(slot, &mut token)?,
+            }
+            to.extend(token);
         }
+        Ok(())
+    }
+
+    /// The last tokens of a slot, as many as there is room for, the newest at the end.
+    ///
+    /// # Errors
+    /// When it did not choose so many.
+    pub fn last(&self, slot: u32, to: &mut [u32]) -> Result<()> {
+        let mut missing = to.len();
+        for (number, slots) in self.flights.awaited() {
+            if missing > 0
+                && let Some(row) = slots.iter().position(|s| *s == slot)
+            {
+                missing -= 1;
+                to[missing] = PREVIOUS | ((number % STEPS as u64) as usize * self.stride + row) as u32;
+            }
+        }
+        if missing > 0 {
+            to[..missing].copy_from_slice(self.outcome.newest(slot, missing)?);
+        }
+        Ok(())
     }
 }
 
@@ -114,33 +169,9 @@ fn slots(seqs: &[Seq]) -> impl Iterator<Item = u32> {
 }
 
 impl Cuda {
-    /// The batch's tokens as the GPU takes them. What an older step than the last one chose is waited for.
-    ///
-    /// # Errors
-    /// When a slot is to go on from its last token and has none, or the GPU fails.
-    pub fn tokens_of(&mut self, batch: &Batch<'_>) -> Result<Vec<u32>> {
-        let previous = || batch.rows.iter().zip(slots(batch.seqs)).filter(|(row, _)| row.token == Token::Previous);
-        let last = self.flights.last_slots().unwrap_or_default();
-        if !previous().all(|(_, slot)| last.contains(&slot)) {
-            self.land()?;
-        }
-        if let Some(last) = self.flights.last_slots() {
-            let place = |slot: u32| last.iter().zip(0..).find(|(s, _)| **s == slot).map(|(_, row)| PREVIOUS | row);
-            let token = |(row, slot): (&crate::backend::Row, u32)| match row.token {
-                Token::Id(id) => Some(id),
-                Token::Previous => place(slot),
-            };
-            let tokens: Option<Vec<u32>> = batch.rows.iter().zip(slots(batch.seqs)).map(token).collect();
-            return tokens.ok_or_else(|| Error::runtime("a step goes on from a token that nobody chose"));
-        }
-        let mut ids = Vec::with_capacity(batch.rows.len());
-        self.outcome.ids(batch, &mut ids)?;
-        Ok(ids)
-    }
-
     /// Books the step that was just asked for, whose tokens the GPU will tell.
     pub fn take_off(&mut self) {
-        let (slots, follows) = (slots(self.step.seqs()).collect(), self.flights.last_slots().is_some());
+        let (slots, follows) = (slots(self.step.seqs()).collect(), self.flights.awaited().next().is_some());
         self.flights.given.push_back(Given::Awaited { number: self.flights.count, slots, follows });
         self.flights.count += 1;
     }

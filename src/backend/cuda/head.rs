@@ -37,14 +37,16 @@ impl Cuda {
         self.over(&Few { what: "logits", format: head.format, tile: 2, tiles, k, is_normed: true, rows }, args)
     }
 
-    /// Draws the tokens of a step's rows.
+    /// Draws the tokens of a step's rows, some of whose logits are changed before or not.
     ///
     /// # Errors
     /// When the GPU fails.
-    pub fn enqueue_choice(&mut self, rows: usize) -> Result<()> {
+    pub fn enqueue_choice(&mut self, rows: usize, changes: bool) -> Result<()> {
         let args = Choose {
             logits: self.buffers.logits,
             draws: self.places().draws,
+            changes: if changes { self.places().changes } else { 0 },
+            chosen: self.buffers.chosen,
             some: self.buffers.some,
             counters: self.buffers.slices,
             best: self.buffers.best,

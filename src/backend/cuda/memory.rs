@@ -2,9 +2,10 @@
 
 use super::Options;
 use super::args::Activations;
-use super::draws;
 use super::gpu::Address;
 use super::layout::ALIGN;
+use super::step::STEPS;
+use super::{changes, draws, flights};
 use crate::backend::{KvType, Limits, PAGE};
 use crate::format::packed::GROUP;
 use crate::model::config::Config;
@@ -51,18 +52,23 @@ pub struct Places {
     pub tokens: Address,
     /// (rows, `draws::WORDS`)
     pub draws: Address,
-    /// Block tables, one behind the other; to the end.
+    /// Block tables, one behind the other.
     pub tables: Address,
+    /// (rows, `changes::WORDS`), of a step of few rows.
+    pub changes: Address,
 }
 
 impl Places {
-    fn new(arena: &mut Arena, config: &Config, limits: &Limits, rows: usize) -> Self {
-        let angles = arena.take(4 * Self::words(config, limits, rows));
+    /// `changed` are the rows whose logits can be changed.
+    fn new(arena: &mut Arena, config: &Config, limits: &Limits, rows: usize, changed: usize) -> Self {
+        let words = Self::words(config, limits, rows);
+        let angles = arena.take(4 * (words + changed * changes::WORDS));
         let positions = angles + 4 * (rows * config.head_dim) as Address;
         let column = 4 * rows as Address;
         let [cells, table, known, tokens, draws] = [1, 2, 3, 4, 5].map(|n| positions + n * column);
         let tables = draws + draws::WORDS as Address * column;
-        Self { angles, positions, cells, table, known, tokens, draws, tables }
+        let changes = angles + 4 * words as Address;
+        Self { angles, positions, cells, table, known, tokens, draws, tables, changes }
     }
 
     /// Words of so many rows in front of the block tables.
@@ -70,7 +76,7 @@ impl Places {
         rows * (config.head_dim + 5 + draws::WORDS)
     }
 
-    /// How many there are, of as many sequences as so many rows can have.
+    /// How many there are in front of `changes`, of as many sequences as so many rows can have.
     pub fn words(config: &Config, limits: &Limits, rows: usize) -> usize {
         Self::words_before_tables(config, rows) + rows.min(limits.sequences) * limits.context.div_ceil(PAGE)
     }
@@ -103,7 +109,7 @@ pub struct Buffers {
     pub logits: Address,
     /// (sequences): 8 bytes each, the likeliest token, or the one that was drawn; 0 between steps.
     pub best: Address,
-    /// (sequences): what the last step chose.
+    /// (`STEPS` + 1, `flights::stride`): what the last steps chose.
     pub chosen: Address,
     /// (few rows, slices, `draws::MOST`): 8 bytes each, the likeliest of slices of the vocabulary.
     pub some: Address,
@@ -126,7 +132,7 @@ impl Buffers {
         let plain_rows = if options.flash_attention { 0 } else { PLAIN_ROWS };
         let new_pages = if options.kv_type == KvType::Q8_0 { limits.chunk.div_ceil(PAGE) } else { 0 };
         let (rows, few, q_dim) = (limits.chunk, few(limits), config.q_dim());
-        let places = [few, rows].map(|rows| Places::new(arena, config, limits, rows));
+        let places = [(few, few), (rows, 0)].map(|(rows, changed)| Places::new(arena, config, limits, rows, changed));
         let mut numbers = |count: usize| arena.take(4 * count);
         Self {
             hidden: numbers(rows * config.hidden),
@@ -141,7 +147,7 @@ impl Buffers {
             scores: numbers(plain_rows * config.heads * limits.context),
             logits: numbers(head_rows(limits) * config.vocab),
             best: numbers(2 * head_rows(limits).max(few)),
-            chosen: numbers(head_rows(limits).max(few)),
+            chosen: numbers(flights::stride(limits) * (STEPS + 1)),
             some: numbers(2 * few * draws::slices(config.vocab) * draws::MOST),
             slices: numbers(few),
             ended: numbers(1),

@@ -3,11 +3,12 @@
 //! Weights are laid out anew when a model is loaded (`layout`, `model`); weights, pages and activations are three pieces of
 //! the GPU's memory, taken before the first step (`memory`). Each phase is a kernel or two in one stream (`phases`); blocks
 //! quantize what they multiply. Steps that decode are recorded once and then replayed (`replay`), each from the tokens that
-//! the GPU chose in the one before (`flights`, `draws`). What the backend asks of the GPU is the trait [`Gpu`]: tests run the
+//! the GPU chose in the one before (`flights`, `draws`, `changes`). What the backend asks of the GPU is the trait [`Gpu`]: tests run the
 //! same backend and the same kernels on the host.
 
 mod args;
 mod attention;
+mod changes;
 mod draws;
 mod few;
 mod flights;
@@ -45,6 +46,7 @@ use crate::error::Result;
 use crate::format::TensorInfo;
 use crate::format::weights::Weights;
 use crate::model::config::Config;
+use crate::sample::Sampling;
 use crate::terminal::progress::Mode;
 
 /// Steps that the host may be ahead: one that runs, one that waits for it, and one for when the host is late.
@@ -164,6 +166,10 @@ impl Backend for Cuda {
 
     fn in_flight(&self) -> usize {
         AHEAD
+    }
+
+    fn looks_back(&self, sampling: &Sampling) -> bool {
+        draws::takes(sampling, self.model.config.vocab)
     }
 
     fn pages(&mut self, op: PageOp<'_>) -> Result<()> {

@@ -3,6 +3,7 @@
 use super::Cuda;
 use super::args::{Activations, Attend, Begin, Gated, Input, Linear, Plain, Quantize, Row, bytes_of, bytes_of_mut};
 use super::few::{Cut, Few, STRIP, coded_bytes, stages};
+use super::flights::Chosen;
 use super::gpu::{Address, Launch, THREADS};
 use super::memory::{CHUNK, Places, SPAN};
 use super::model::Matrix;
@@ -108,9 +109,8 @@ impl Cuda {
         if batch.rows.len() > self.limits.chunk {
             return Err(Error::runtime(format!("a step of {} rows is larger than was planned", batch.rows.len())));
         }
-        let tokens = self.tokens_of(batch)?;
-        self.step.take_in(batch, &tokens, &self.model);
-        Ok(())
+        let chosen = Chosen::new(&self.flights, &self.outcome, &self.outbox);
+        self.step.take_in(batch, &self.model, &chosen)
     }
 
     /// Leaves for the GPU what a step begins with that is by itself.
@@ -133,6 +133,7 @@ impl Cuda {
     /// The first kernel of a step.
     fn enqueue_begin(&mut self, ended: Address) -> Result<()> {
         let (places, embedding, is_of_few) = (self.places(), self.model.embedding, self.step.is_of_few());
+        let count = if is_of_few { self.words_of_replay() } else { 0 };
         let args = Begin {
             embedding: embedding.place,
             tokens: places.tokens,
@@ -143,7 +144,9 @@ impl Cuda {
             begun: self.buffers.begun,
             stream: self.buffers.hidden,
             stride: self.inbox.stride as i64,
-            count: if is_of_few { self.words_of_replay() as u32 } else { 0 },
+            count: count as u32,
+            gap: if is_of_few { self.inbox.changes - count } else { 0 } as u32,
+            more: if ended == 0 { 0 } else { self.step.changing_words() as u32 },
             pad: 0,
         };
         let rows = self.step.rows() as u32;

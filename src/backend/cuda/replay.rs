@@ -15,8 +15,10 @@ pub struct Key {
     rows: usize,
     /// Chunks of context that there are blocks for: a power of two, of which those behind the context's end do nothing.
     chunks: usize,
-    /// Whether tokens are drawn, or all the likeliest.
+    /// Whether tokens are drawn, or all the head's likeliest.
     draws: bool,
+    /// Whether logits are changed before.
+    changes: bool,
 }
 
 /// Steps that were recorded, or came once.
@@ -32,7 +34,12 @@ impl Cuda {
             && batch.seqs.len() == rows
             && batch.out.len() == rows
             && batch.out.iter().zip(0..).all(|(out, row)| out.row == row);
-        decodes.then(|| Key { rows, chunks: self.blocks_of_context(), draws: self.step.is_drawn() })
+        decodes.then(|| Key {
+            rows,
+            chunks: self.blocks_of_context(),
+            draws: self.step.is_drawn(),
+            changes: self.step.is_changed(),
+        })
     }
 
     /// Blocks along the context of the step's longest sequence; more than there are chunks, so that a recorded step does for longer ones.
@@ -73,7 +80,7 @@ impl Cuda {
         self.enqueue_body(ended)?;
         self.enqueue_head(key.rows, self.places().draws)?;
         if key.draws {
-            self.enqueue_choice(key.rows)?;
+            self.enqueue_choice(key.rows, key.changes)?;
         }
         self.enqueue_finish(key.rows, ended)?;
         self.launches_of_step = self.launches - before;

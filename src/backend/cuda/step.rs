@@ -1,10 +1,11 @@
 //! What a step tells the GPU: ids, positions, places, block tables, and how tokens are drawn.
 
 use super::args::bytes_of;
-use super::draws;
+use super::flights::Chosen;
 use super::gpu::{Gpu, Pinned};
 use super::memory::{Buffers, Places, few};
 use super::model::Model;
+use super::{changes, draws};
 use crate::backend::{Batch, Limits, Out, PAGE, Seq, Want};
 use crate::error::Result;
 use crate::model::config::Config;
@@ -30,6 +31,8 @@ pub struct Step {
     tables: Vec<u32>,
     /// (out, `draws::WORDS`), where the GPU can choose all tokens; otherwise empty.
     draws: Vec<u32>,
+    /// (out, `changes::WORDS`), where the GPU is to change logits of some of them; otherwise empty.
+    changes: Vec<u32>,
     which: Vec<u32>,
 }
 
@@ -60,15 +63,21 @@ impl Step {
         draws::are_drawn(&self.draws)
     }
 
+    /// Whether it has to change logits before.
+    pub fn is_changed(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// Tokens of the longest context.
     pub fn longest(&self) -> usize {
         self.seqs.iter().map(|seq| seq.kv_len as usize).max().unwrap_or(0)
     }
 
-    /// `tokens` are those of the batch's rows, as the GPU takes them.
-    pub fn take_in(&mut self, batch: &Batch<'_>, tokens: &[u32], model: &Model) {
+    /// # Errors
+    /// When a row is to go on from a token that nobody chose, or penalties are to look at one.
+    pub fn take_in(&mut self, batch: &Batch<'_>, model: &Model, chosen: &Chosen<'_>) -> Result<()> {
         self.tokens.clear();
-        self.tokens.extend_from_slice(tokens);
+        chosen.add_tokens(batch, &mut self.tokens)?;
         self.seqs.clear();
         self.seqs.extend_from_slice(batch.seqs);
         for vector in [&mut self.positions, &mut self.places, &mut self.table, &mut self.known, &mut self.tables] {
@@ -90,16 +99,36 @@ impl Step {
             }
             self.tables.extend(&table[..(seq.kv_len as usize).div_ceil(PAGE)]);
         }
-        self.take_draws(batch.out, model.config.vocab);
+        self.take_draws(batch.out, model.config.vocab, chosen)
     }
 
-    fn take_draws(&mut self, out: &[Out<'_>], vocab: usize) {
+    fn take_draws(&mut self, out: &[Out<'_>], vocab: usize, chosen: &Chosen<'_>) -> Result<()> {
         self.draws.clear();
-        for o in out {
-            let words = if let Want::Sample(draw) = &o.want { draws::words(draw, vocab) } else { None };
-            let Some(words) = words else { return self.draws.clear() };
-            self.draws.extend(words);
+        self.changes.clear();
+        for (i, o) in out.iter().enumerate() {
+            let chain = if let Want::Sample(draw) = &o.want { draws::chain(draw, vocab) } else { None };
+            let Some(chain) = chain else {
+                self.draws.clear();
+                self.changes.clear();
+                return Ok(());
+            };
+            self.draws.extend(draws::words(&chain));
+            if let Some(changes) = chain.changes
+                && let Some(seq) = self.seqs.iter().find(|seq| seq.rows.contains(&o.row))
+            {
+                self.changes.resize((i + 1) * changes::WORDS, 0);
+                changes::lay_out(&changes, seq.slot, chosen, &mut self.changes[i * changes::WORDS..])?;
+            }
         }
+        if self.is_changed() {
+            self.changes.resize(out.len() * changes::WORDS, 0);
+        }
+        Ok(())
+    }
+
+    /// Words that say how logits are changed, for a step that follows others: one by itself leaves that to the host.
+    pub fn changing_words(&self) -> usize {
+        self.changes.len()
     }
 
     /// Copies all of it to the GPU.
@@ -118,7 +147,8 @@ impl Step {
 
     /// Lays it out where `begin.cu` finds it, few rows: for the step so many behind the first that follow each other, or by itself.
     pub fn lay_out(&self, inbox: &Inbox, number: Option<u64>) {
-        let mut at = 4 * inbox.stride * number.map_or(STEPS, |n| (n % STEPS as u64) as usize);
+        let first = 4 * inbox.stride * number.map_or(STEPS, |n| (n % STEPS as u64) as usize);
+        let mut at = first;
         for (words, column) in [
             (bytes_of(&self.angles), inbox.rows * inbox.head_dim),
             (bytes_of(&self.positions), inbox.rows),
@@ -131,6 +161,9 @@ impl Step {
         ] {
             inbox.words.put(at, words);
             at += 4 * column;
+        }
+        if number.is_some() {
+            inbox.words.put(first + 4 * inbox.changes, bytes_of(&self.changes));
         }
     }
 
@@ -150,6 +183,8 @@ pub struct Inbox {
     /// (`STEPS` + 1, stride), each as [`Places`] has them.
     pub words: Pinned,
     pub stride: usize,
+    /// Words in front of those that say how logits are changed.
+    pub changes: usize,
     rows: usize,
     head_dim: usize,
 }
@@ -159,8 +194,9 @@ impl Inbox {
     /// When there is no memory for it.
     pub fn new(config: &Config, limits: &Limits, gpu: &mut dyn Gpu) -> Result<Self> {
         let rows = few(limits);
-        let stride = Places::words(config, limits, rows);
-        Ok(Self { words: gpu.take_pinned(4 * stride * (STEPS + 1))?, stride, rows, head_dim: config.head_dim })
+        let changes = Places::words(config, limits, rows);
+        let stride = changes + rows * changes::WORDS;
+        Ok(Self { words: gpu.take_pinned(4 * stride * (STEPS + 1))?, stride, changes, rows, head_dim: config.head_dim })
     }
 
     /// Rows that there is room for.
