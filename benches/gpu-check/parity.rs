@@ -3,7 +3,7 @@
 use taper::Result;
 use taper::backend::candle::{self, Candle};
 use taper::backend::cuda::{self, Cuda, Nvidia, Options};
-use taper::backend::{Backend, Batch, KvType, Limits, Out, Row, Seq, Token, Want};
+use taper::backend::{Backend, KvType, Limits};
 use taper::format::weights::Weights;
 use taper::format::{DType, TensorInfo};
 use taper::model::config::Config;
@@ -11,6 +11,7 @@ use taper::model::tensors::Extras;
 use taper::terminal::progress::Mode;
 
 use crate::Finding;
+use crate::feed::last_logits;
 use crate::{made, tiny};
 
 const LIMITS: Limits = Limits { context: 256, sequences: 1, chunk: 64, pages: 8 };
@@ -78,13 +79,8 @@ fn logits(backend: &mut dyn Backend) -> Result<Vec<f32>> {
     let pages: Vec<u32> = (0..LIMITS.pages as u32).rev().collect();
     let (mut logits, mut done) = (Vec::new(), 0);
     for n in STEPS {
-        let rows = ids[done..done + n].iter().zip(done as u32..);
-        let rows: Vec<Row> = rows.map(|(id, pos)| Row { token: Token::Id(*id), pos }).collect();
+        logits.extend_from_slice(last_logits(backend, &ids[done..done + n], done, &pages)?);
         done += n;
-        let seq = Seq { slot: 0, rows: 0..n as u32, kv_len: done as u32, pages: 0..pages.len() as u32 };
-        let out = [Out { row: n as u32 - 1, want: Want::Logits }];
-        backend.submit(&Batch { rows: &rows, seqs: &[seq], pages: &pages, out: &out })?;
-        logits.extend_from_slice(backend.collect()?.logits);
     }
     Ok(logits)
 }
