@@ -12,6 +12,8 @@ mod emulator;
 mod fallback;
 #[path = "cuda/floats.rs"]
 mod floats;
+#[path = "cuda/hashes.rs"]
+mod hashes;
 #[path = "cuda/kept.rs"]
 mod kept;
 #[path = "cuda/long.rs"]
@@ -67,7 +69,7 @@ fn gpus() -> Vec<(&'static str, Maker)> {
 }
 
 fn load(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, kv_type: KvType) -> Cuda {
-    load_with(gpu, config, weights, Options { kv_type, graph: true, flash_attention: true })
+    load_with(gpu, config, weights, Options { kv_type, graph: true, flash_attention: true, hashes: false })
 }
 
 fn load_with(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, options: Options) -> Cuda {

@@ -59,7 +59,7 @@ fn error(dtype: DType, head_dim: usize, kv_type: KvType) -> Result<f64> {
     let weights = made::normed(&config, extras, |_| dtype, |i| if i % 271 == 5 { 30.0 } else { 1.0 });
     let infos: Vec<&TensorInfo> = infos(&weights)?;
     let mut judge = Candle::load(&config, &weights, &candle::plan(&config, &infos, LIMITS))?;
-    let options = Options { kv_type, graph: true, flash_attention: true };
+    let options = Options { kv_type, graph: true, flash_attention: true, hashes: false };
     let plan = cuda::plan(&config, &infos, LIMITS, options);
     let gpu = Box::new(Nvidia::open(true)?);
     let mut backend = Cuda::load(gpu, &config, &weights, &plan, options, Mode::Quiet)?;

@@ -45,6 +45,7 @@ plain!(
     Begin,
     Choose,
     Finish,
+    Hash,
     Keep,
     Attend,
     Decode
@@ -222,9 +223,19 @@ pub struct Finish {
     /// 0 for a step by itself.
     pub ended: Address,
     pub begun: Address,
+    /// 0 where nobody asks for it.
+    pub hash: Address,
     pub out: Address,
     pub rows: u32,
     pub stride: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Hash {
+    pub logits: Address,
+    pub to: Address,
+    pub count: i64,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -113,6 +113,8 @@ pub struct Buffers {
     pub ended: Address,
     /// 1, of 8 bytes: when the last of them began.
     pub begun: Address,
+    /// 1, of 8 bytes: of the step's logits; 0 between steps.
+    pub hash: Address,
     /// The residual stream as matrices read it.
     pub normed: Activations,
     /// The same of what attention gave.
@@ -146,6 +148,7 @@ impl Buffers {
             slices: numbers(few),
             ended: numbers(1),
             begun: numbers(2),
+            hash: numbers(2),
             normed: activations(arena, rows, config.hidden),
             heads: activations(arena, rows, q_dim),
             gated: activations(arena, rows, config.ffn),

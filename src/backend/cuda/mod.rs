@@ -12,6 +12,7 @@ mod draws;
 mod few;
 mod flights;
 mod gpu;
+mod hash;
 mod head;
 mod images;
 pub mod layout;
@@ -59,6 +60,8 @@ pub struct Options {
     pub graph: bool,
     /// Whether attention is blocked; otherwise it is written plainly, to check the blocked forms by.
     pub flash_attention: bool,
+    /// Whether every step's logits are hashed, see [`Backend::logits_hash`].
+    pub hashes: bool,
 }
 
 /// Bytes this backend takes of the GPU's memory.
@@ -117,6 +120,7 @@ impl Cuda {
         gpu.write(buffers.slices, &vec![0; 4 * few])?;
         gpu.write(buffers.best, &vec![0; 8 * few.max(head_rows(&plan.limits))])?;
         gpu.write(buffers.ended, &[0; 4])?;
+        gpu.write(buffers.hash, &[0; 8])?;
         gpu.write(buffers.in_order, bytes_of(&(0..plan.limits.chunk as u32).collect::<Vec<_>>()))?;
         Ok(Self {
             pages: gpu.take(plan.kv as usize)?,
@@ -177,5 +181,9 @@ impl Backend for Cuda {
     fn take_device_time(&mut self) -> Option<DeviceTime> {
         let (busy, idle) = self.flights.take_times();
         Some(DeviceTime { launches: self.launches_of_step, busy, idle })
+    }
+
+    fn logits_hash(&self) -> Option<u64> {
+        self.options.hashes.then(|| self.flights.hash())
     }
 }
