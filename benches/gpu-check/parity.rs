@@ -24,7 +24,7 @@ const EXACT: f64 = 1e-5;
 pub fn check(tell: &mut dyn FnMut(Finding)) -> Result<()> {
     let packed = [DType::Q4_0, DType::Q4_1, DType::IQ4NL, DType::Q8_0, DType::Q5_1, DType::Q4K, DType::Q6K];
     let floats = [DType::F16, DType::BF16, DType::F32];
-    // Every type once before any a second time: where the driver has to make code of the PTX, each takes half a minute.
+    // Every type once before any a second time, for those who stop it.
     for (kv_type, head_dim) in [(KvType::F16, 64), (KvType::Q8_0, 128), (KvType::F16, 128), (KvType::Q8_0, 64)] {
         for dtype in packed.into_iter().chain(floats) {
             let bound = if floats.contains(&dtype) { EXACT } else { INT8 };

@@ -19,6 +19,7 @@ pub mod layout;
 mod load;
 mod memory;
 mod model;
+mod modules;
 mod pages;
 mod phases;
 mod prefill;
