@@ -22,6 +22,8 @@ mod long;
 mod prefill;
 #[path = "cuda/several.rs"]
 mod several;
+#[path = "cuda/two_types.rs"]
+mod two_types;
 
 use common::nmse;
 use common::runner::{Pool, Running, step, with_batch};

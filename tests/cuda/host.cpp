@@ -23,6 +23,7 @@
 #include "../../kernels/cuda/rows.cu"
 #include "../../kernels/cuda/several4.cu"
 #include "../../kernels/cuda/several8.cu"
+#include "../../kernels/cuda/swiglu.cu"
 
 namespace host {
 // Bytes behind a block's shared memory that nobody is to write.

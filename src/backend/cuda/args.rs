@@ -46,6 +46,7 @@ plain!(
     Choose,
     Finish,
     Hash,
+    Swiglu,
     Keep,
     Attend,
     Decode
@@ -161,6 +162,17 @@ pub struct Gated {
     pub x: Input,
     pub to: Activations,
     pub rows: i32,
+    pub pad: i32,
+}
+
+/// Products of gate and up matrices, which are joined and 0 again.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Swiglu {
+    pub gate: Address,
+    pub up: Address,
+    pub to: Activations,
+    pub is_of_few: i32,
     pub pad: i32,
 }
 
