@@ -4,6 +4,7 @@
 pub mod bandwidth;
 pub mod cgroup;
 pub mod cores;
+pub mod divergence;
 pub mod machine;
 pub mod traffic;
 

@@ -14,6 +14,8 @@ mod emulator;
 mod fallback;
 #[path = "cuda/floats.rs"]
 mod floats;
+#[path = "cuda/hashes.rs"]
+mod hashes;
 #[path = "cuda/kept.rs"]
 mod kept;
 #[path = "cuda/long.rs"]
@@ -22,6 +24,8 @@ mod long;
 mod prefill;
 #[path = "cuda/several.rs"]
 mod several;
+#[path = "cuda/two_types.rs"]
+mod two_types;
 
 use common::nmse;
 use common::runner::{Pool, Running, step, with_batch};
@@ -69,7 +73,7 @@ fn gpus() -> Vec<(&'static str, Maker)> {
 }
 
 fn load(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, kv_type: KvType) -> Cuda {
-    load_with(gpu, config, weights, Options { kv_type, graph: true, flash_attention: true })
+    load_with(gpu, config, weights, Options { kv_type, graph: true, flash_attention: true, hashes: false })
 }
 
 fn load_with(gpu: Box<dyn Gpu>, config: &Config, weights: &Weights, options: Options) -> Cuda {

@@ -39,7 +39,7 @@ pub fn check(tell: &mut dyn FnMut(Finding)) -> Result<()> {
 fn seconds(config: &Config) -> Result<f64> {
     let weights =
         made::normed(config, Extras { tied: true, qkv_bias: false, rope_factors: false }, |_| DType::Q4_0, |_| 1.0);
-    let options = Options { kv_type: KvType::F16, graph: true, flash_attention: true };
+    let options = Options { kv_type: KvType::F16, graph: true, flash_attention: true, hashes: false };
     let plan = cuda::plan(config, &infos(&weights)?, LIMITS, options);
     let mut backend = Cuda::load(Box::new(Nvidia::open(true)?), config, &weights, &plan, options, Mode::Quiet)?;
     let (row, seq) = (Row { token: Token::Id(5), pos: 0 }, Seq { slot: 0, rows: 0..1, kv_len: 1, pages: 0..1 });

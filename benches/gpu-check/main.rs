@@ -2,11 +2,16 @@
 //! One program to carry to a machine, one table to send back:
 //!
 //!     cargo bench --no-default-features --bench gpu-check --no-run
-//!     gpu-check [parity] [race] [speed] [gemv] [memory]
+//!     gpu-check [parity] [race] [fidelity FILE.gguf] [speed] [gemv] [memory]
 //!
+//! Without names it checks all but the fidelity, which takes a model with real weights.
 //! Without a GPU it says why and ends well.
 #![expect(clippy::print_stdout, reason = "the table is this program's output")]
 
+mod asked;
+mod feed;
+mod fidelity;
+mod forced;
 mod gemv;
 #[path = "../../tests/common/gguf_builder.rs"]
 mod gguf_builder;
@@ -14,6 +19,7 @@ mod gguf_builder;
 mod made;
 mod memory;
 mod parity;
+mod prompts;
 mod race;
 mod speed;
 #[path = "../../tests/common/tiny.rs"]
@@ -22,8 +28,9 @@ mod tiny;
 
 use std::process::ExitCode;
 
+use asked::{Asked, PARTS};
 use taper::backend::choose::{Compute, Device};
-use taper::backend::cuda::probe;
+use taper::backend::cuda::{Nvidia, probe};
 use taper::model::synth::Synth;
 use taper::{LoadOptions, Result, Taper};
 
@@ -36,17 +43,6 @@ pub struct Finding {
     pub is_right: bool,
 }
 
-/// A part of the check, which tells as it goes.
-type Part = fn(&mut dyn FnMut(Finding)) -> Result<()>;
-
-const PARTS: [(&str, Part); 5] = [
-    ("parity", parity::check),
-    ("race", race::check),
-    ("speed", speed::check),
-    ("gemv", gemv::check),
-    ("memory", memory::check),
-];
-
 fn main() -> ExitCode {
     let gpu = match probe::look() {
         Ok(gpu) => gpu,
@@ -55,28 +51,44 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    // Cargo adds flags of its own.
-    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    if let Some(unknown) = named.iter().find(|name| !PARTS.iter().any(|(part, _)| part == name)) {
-        println!("there is no part `{unknown}`: parity, race, speed, gemv and memory are what can be checked");
-        return ExitCode::from(2);
-    }
+    let asked = match Asked::of(std::env::args().skip(1)) {
+        Ok(asked) => asked,
+        Err(what) => {
+            println!("{what}");
+            return ExitCode::from(2);
+        }
+    };
     let (major, minor) = gpu.capability;
     println!("{}, compute capability {major}.{minor}, {:.1} GB\n", gpu.name, gpu.memory as f64 / 1e9);
     println!("| part | what | found | bound | |\n|---|---|---:|---:|---|");
+    // Models share their kernels as long as somebody has them: where the driver has to make code of them, it does so once.
+    let _kernels = Nvidia::open(true);
     let mut is_right = true;
-    for (name, check) in PARTS.into_iter().filter(|(name, _)| named.is_empty() || named.iter().any(|n| n == name)) {
+    for name in PARTS.into_iter().filter(|part| asked.wants(part)) {
         let mut tell = |f: Finding| {
             is_right &= f.is_right;
             let verdict = if f.is_right { "" } else { "**WRONG**" };
             println!("| {name} | {} | {} | {} | {verdict} |", f.what, f.found, f.bound);
         };
-        if let Err(e) = check(&mut tell) {
+        if let Err(e) = check(name, asked.file.as_deref(), &mut tell) {
             println!("| {name} | failed | {e} | | **WRONG** |");
             is_right = false;
         }
     }
     if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A part of the check, which tells as it goes.
+fn check(part: &str, file: Option<&str>, tell: &mut dyn FnMut(Finding)) -> Result<()> {
+    match part {
+        "parity" => parity::check(tell),
+        "race" => race::check(tell),
+        "fidelity" => fidelity::check(file, tell),
+        "speed" => speed::check(tell),
+        "gemv" => gemv::check(tell),
+        "memory" => memory::check(tell),
+        other => Err(taper::Error::usage(format!("there is no part `{other}`"))),
+    }
 }
 
 /// A synthetic model on the GPU.

@@ -12,7 +12,7 @@ use crate::{Finding, load};
 const BOUND: f64 = 0.05;
 
 pub fn check(tell: &mut dyn FnMut(Finding)) -> Result<()> {
-    // Keeps the driver's context alive, which is no model's.
+    // The driver's context is there already, which is no model's.
     let gpu = Nvidia::open(true)?;
     for (model, context) in [("synth:tinyllama-1.1b", 4096), ("synth:llama-3.2-1b", 8192)] {
         let before = gpu.free_memory()?;

@@ -3,7 +3,7 @@
 use taper::Result;
 use taper::backend::candle::{self, Candle};
 use taper::backend::cuda::{self, Cuda, Nvidia, Options};
-use taper::backend::{Backend, Batch, KvType, Limits, Out, Row, Seq, Token, Want};
+use taper::backend::{Backend, KvType, Limits};
 use taper::format::weights::Weights;
 use taper::format::{DType, TensorInfo};
 use taper::model::config::Config;
@@ -11,6 +11,7 @@ use taper::model::tensors::Extras;
 use taper::terminal::progress::Mode;
 
 use crate::Finding;
+use crate::feed::last_logits;
 use crate::{made, tiny};
 
 const LIMITS: Limits = Limits { context: 256, sequences: 1, chunk: 64, pages: 8 };
@@ -23,7 +24,7 @@ const EXACT: f64 = 1e-5;
 pub fn check(tell: &mut dyn FnMut(Finding)) -> Result<()> {
     let packed = [DType::Q4_0, DType::Q4_1, DType::IQ4NL, DType::Q8_0, DType::Q5_1, DType::Q4K, DType::Q6K];
     let floats = [DType::F16, DType::BF16, DType::F32];
-    // Every type once before any a second time: where the driver has to make code of the PTX, each takes half a minute.
+    // Every type once before any a second time, for those who stop it.
     for (kv_type, head_dim) in [(KvType::F16, 64), (KvType::Q8_0, 128), (KvType::F16, 128), (KvType::Q8_0, 64)] {
         for dtype in packed.into_iter().chain(floats) {
             let bound = if floats.contains(&dtype) { EXACT } else { INT8 };
@@ -58,7 +59,7 @@ fn error(dtype: DType, head_dim: usize, kv_type: KvType) -> Result<f64> {
     let weights = made::normed(&config, extras, |_| dtype, |i| if i % 271 == 5 { 30.0 } else { 1.0 });
     let infos: Vec<&TensorInfo> = infos(&weights)?;
     let mut judge = Candle::load(&config, &weights, &candle::plan(&config, &infos, LIMITS))?;
-    let options = Options { kv_type, graph: true, flash_attention: true };
+    let options = Options { kv_type, graph: true, flash_attention: true, hashes: false };
     let plan = cuda::plan(&config, &infos, LIMITS, options);
     let gpu = Box::new(Nvidia::open(true)?);
     let mut backend = Cuda::load(gpu, &config, &weights, &plan, options, Mode::Quiet)?;
@@ -78,13 +79,8 @@ fn logits(backend: &mut dyn Backend) -> Result<Vec<f32>> {
     let pages: Vec<u32> = (0..LIMITS.pages as u32).rev().collect();
     let (mut logits, mut done) = (Vec::new(), 0);
     for n in STEPS {
-        let rows = ids[done..done + n].iter().zip(done as u32..);
-        let rows: Vec<Row> = rows.map(|(id, pos)| Row { token: Token::Id(*id), pos }).collect();
+        logits.extend_from_slice(last_logits(backend, &ids[done..done + n], done, &pages)?);
         done += n;
-        let seq = Seq { slot: 0, rows: 0..n as u32, kv_len: done as u32, pages: 0..pages.len() as u32 };
-        let out = [Out { row: n as u32 - 1, want: Want::Logits }];
-        backend.submit(&Batch { rows: &rows, seqs: &[seq], pages: &pages, out: &out })?;
-        logits.extend_from_slice(backend.collect()?.logits);
     }
     Ok(logits)
 }

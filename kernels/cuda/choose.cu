@@ -145,11 +145,14 @@ struct FinishArgs {
     uint32_t* chosen;  // (STEPS + 1, stride): ids, for the steps behind.
     uint32_t* ended;   // See step.cuh.
     uint64_t* begun;   // When the step began.
-    uint32_t* out;     // (STEPS + 1, stride), in the host's memory: ids; in the last words when the step began and ended, two words each,
-                       // and how many steps have ended.
+    uint64_t* hash;    // Of the step's logits: taken, and 0 again; null where nobody asks for it.
+    uint32_t* out;     // (STEPS + 1, stride), in the host's memory: ids; in the last words the hash, when the step began and when it
+                       // ended, two words each, and how many steps have ended.
     uint32_t rows;
     uint32_t stride;
 };
+
+DEVICE void tell(uint32_t* to, uint64_t x) { to[0] = uint32_t(x), to[1] = uint32_t(x >> 32); }
 
 // Tells the host the token of each row.
 KERNEL(finish_step, FinishArgs, a) {
@@ -164,12 +167,14 @@ KERNEL(finish_step, FinishArgs, a) {
         a.chosen[place + t] = id;
         a.best[t] = 0;
     }
-    if (!a.ended) return;
-    if (threadIdx.x < 2) {
-        uint64_t time = threadIdx.x == 0 ? fresh(reinterpret_cast<unsigned long long*>(a.begun)) : nanoseconds();
-        uint32_t* to = out + a.stride - 5 + 2 * threadIdx.x;
-        to[0] = uint32_t(time), to[1] = uint32_t(time >> 32);
+    uint32_t* told = out + a.stride - 7;
+    if (a.hash && threadIdx.x == 0) {
+        tell(told, fresh(a.hash));
+        *a.hash = 0;
     }
+    if (!a.ended) return;
+    if (threadIdx.x == 0) tell(told + 2, fresh(a.begun));
+    if (threadIdx.x == 1) tell(told + 4, nanoseconds());
     // The host looks for the last word.
     publish();
     __syncthreads();

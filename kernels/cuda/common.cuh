@@ -104,6 +104,14 @@ DEVICE void atomic_max(uint64_t* at, uint64_t x) {
 #endif
 }
 
+DEVICE void atomic_add(uint64_t* at, uint64_t x) {
+#ifdef __CUDACC__
+    atomicAdd(reinterpret_cast<unsigned long long*>(at), x);
+#else
+    *at += x;
+#endif
+}
+
 // Counts a block that is done; whether it is the last of `count`, after which the counter is 0 again. What the others wrote before
 // can then be read with `fresh`.
 DEVICE bool is_last(uint32_t* counter, uint32_t count) {

@@ -193,11 +193,6 @@ struct TwoMatrices {
     DEVICE_MEMBER int tiles() const { return gate.rows; }
 };
 
-DEVICE float swiglu(float gate, float up) {
-    float silu = gate / (1.0f + expf(-gate));
-    return silu * up;
-}
-
 template <class W, int M>
 DEVICE void gated(const GatedArgs& a) {
     LAUNCH_SHARED(room);

@@ -84,6 +84,11 @@ DEVICE void put_pair(const QkvArgs& a, const Pair& pair, int t, float x, float y
     store(a.cache, at, x, y);
 }
 
+DEVICE float swiglu(float gate, float up) {
+    float silu = gate / (1.0f + expf(-gate));
+    return silu * up;
+}
+
 struct GatedArgs {
     Matrix gate, up;
     Input x;

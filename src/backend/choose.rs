@@ -48,6 +48,7 @@ pub enum Goal {
 
 /// How to compute. What is `None` is chosen by the backend, for the goal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch by itself")]
 pub struct Compute {
     pub device: Device,
     /// One for each core; never more than this process has processors and time for.
@@ -64,6 +65,8 @@ pub struct Compute {
     pub no_pdl: bool,
     /// On a GPU, steps of few rows alone, among which an answer depends neither on the others nor on how its prompt was cut.
     pub deterministic: bool,
+    /// On a GPU, hash every step's logits: for checks, so no flag asks for it.
+    pub hash_logits: bool,
 }
 
 impl Compute {
@@ -164,6 +167,7 @@ impl Choice {
             kv_type: compute.kv_type.unwrap_or(KvType::F16),
             graph: !compute.no_graph,
             flash_attention: compute.flash_attention.unwrap_or(true),
+            hashes: compute.hash_logits,
         };
         let kind = Kind::Cuda { options, overlap: !compute.no_pdl, gpu };
         Ok(Self { kind, chunk: Self::cuda_chunk(compute) })

@@ -235,6 +235,12 @@ pub trait Backend: Phases {
 
     fn memory(&self) -> MemoryUse;
 
+    /// A hash of the logits of every step that was collected so far, where the backend was loaded to make one: what checks that answers are
+    /// the same to the last bit goes by it. It depends on what was wanted of each step, and on nothing else beside the logits.
+    fn logits_hash(&self) -> Option<u64> {
+        None
+    }
+
     /// How a device that is asked for steps ahead spent its time since this was last asked; `None` where there is none.
     fn take_device_time(&mut self) -> Option<DeviceTime> {
         None

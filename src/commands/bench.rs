@@ -10,12 +10,13 @@ use std::ops::ControlFlow;
 use sha2::{Digest, Sha256};
 
 use super::Session;
-use super::divergence::{self, Divergence, Reference};
+use super::divergence::{self, Reference};
 use crate::cli::Cli;
 use crate::config::{self, Dirs};
 use crate::engine::{Done, Engine, Event, Request};
 use crate::error::{Error, Result};
 use crate::sample::Sampling;
+use crate::stats::divergence::Divergence;
 use crate::stats::{Spread, bandwidth};
 use crate::taper::{Options, Taper};
 
@@ -217,7 +218,7 @@ fn generate(engine: &mut Engine, prompt: Vec<u32>, n: usize) -> Result<Done> {
 /// How far the backend is from the reference, which is gone again before anything is timed.
 fn divergence(session: &Session, taper: &mut Taper) -> Result<Divergence> {
     let mut reference = Reference::load(session, divergence::TEXT.len(), CHUNK)?;
-    Divergence::of_text(taper, &mut reference)?;
+    divergence::of_text(taper, &mut reference)?;
     Ok(reference.divergence())
 }
 

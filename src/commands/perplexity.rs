@@ -6,10 +6,11 @@
 
 use serde_json::json;
 
-use super::divergence::{Divergence, Reference, log_sum_exp};
+use super::divergence::Reference;
 use super::{Session, csv, input};
 use crate::cli::{Format, PerplexityArgs};
 use crate::error::{Error, Result};
+use crate::stats::divergence::{Divergence, log_sum_exp};
 use crate::taper::Taper;
 use crate::terminal::render::Answer;
 

@@ -13,8 +13,8 @@ use taper::model::config::Config;
 use taper::sample::{Draw, Sampling, Scratch};
 
 /// Tokens of each answer.
-const ANSWER: u64 = 7;
-pub const OPTIONS: Options = Options { kv_type: KvType::F16, graph: true, flash_attention: true };
+pub const ANSWER: u64 = 7;
+pub const OPTIONS: Options = Options { kv_type: KvType::F16, graph: true, flash_attention: true, hashes: false };
 
 /// More than a slice of logits, and the last one is not full.
 pub fn wide() -> Config {
@@ -28,7 +28,7 @@ pub fn backend(gpu: Box<dyn Gpu>, config: &Config, options: Options) -> Cuda {
 }
 
 /// The prompts of two sequences, pushed through one by one; the token that each is to go on from.
-fn begin(backend: &mut Cuda, draw: impl Fn(u64) -> Draw<'static>) -> (Vec<Running>, Vec<u32>) {
+pub(super) fn begin(backend: &mut Cuda, draw: impl Fn(u64) -> Draw<'static>) -> (Vec<Running>, Vec<u32>) {
     let mut pool = Pool::new(LIMITS.pages);
     let (mut running, mut tokens) = (Vec::new(), Vec::new());
     for seed in [3, 4] {
@@ -42,13 +42,13 @@ fn begin(backend: &mut Cuda, draw: impl Fn(u64) -> Draw<'static>) -> (Vec<Runnin
     (running, tokens)
 }
 
-fn submit(backend: &mut Cuda, running: &mut [Running], tokens: &[Token], want: Want<'_>) {
+pub(super) fn submit(backend: &mut Cuda, running: &mut [Running], tokens: &[Token], want: Want<'_>) {
     let mut parts: Vec<_> = running.iter_mut().zip(tokens.chunks(1)).collect();
     with_batch(&mut parts, want, |batch| backend.submit(batch).unwrap());
 }
 
 /// Two sequences' answers, with so many steps in flight.
-fn answers(backend: &mut Cuda, ahead: usize, draw: impl Fn(u64) -> Draw<'static>) -> Vec<Vec<u32>> {
+pub(super) fn answers(backend: &mut Cuda, ahead: usize, draw: impl Fn(u64) -> Draw<'static>) -> Vec<Vec<u32>> {
     let (mut running, mut last) = begin(backend, &draw);
     let mut answers = vec![last.clone()];
     for index in 1..ANSWER + ahead as u64 {
@@ -82,7 +82,7 @@ fn chosen_by_the_host(backend: &mut Cuda, draw: impl Fn(u64) -> Draw<'static>) -
     answers
 }
 
-fn draws(sampling: Sampling, banned: &'static [u32]) -> impl Fn(u64) -> Draw<'static> {
+pub fn draws(sampling: Sampling, banned: &'static [u32]) -> impl Fn(u64) -> Draw<'static> {
     let sampling: &'static Sampling = Box::leak(Box::new(sampling));
     move |index| Draw { sampling, history: &[], ahead: 0, index, banned }
 }

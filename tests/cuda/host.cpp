@@ -15,6 +15,7 @@
 #include "../../kernels/cuda/gemv4.cu"
 #include "../../kernels/cuda/gemv8.cu"
 #include "../../kernels/cuda/gemv_float.cu"
+#include "../../kernels/cuda/hash.cu"
 #include "../../kernels/cuda/keep.cu"
 #include "../../kernels/cuda/norm.cu"
 #include "../../kernels/cuda/plain.cu"
@@ -22,6 +23,7 @@
 #include "../../kernels/cuda/rows.cu"
 #include "../../kernels/cuda/several4.cu"
 #include "../../kernels/cuda/several8.cu"
+#include "../../kernels/cuda/swiglu.cu"
 
 namespace host {
 // Bytes behind a block's shared memory that nobody is to write.

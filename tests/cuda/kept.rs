@@ -18,7 +18,7 @@ use crate::common::nmse;
 use crate::common::runner::{Pool, with_batch};
 use crate::common::tiny::Random;
 
-const BLOCKED: Options = Options { kv_type: KvType::Q8_0, graph: true, flash_attention: true };
+const BLOCKED: Options = Options { kv_type: KvType::Q8_0, graph: true, flash_attention: true, hashes: false };
 const PLAIN: Options = Options { flash_attention: false, ..BLOCKED };
 
 #[test]

@@ -29,7 +29,7 @@ fn chunks_of_a_long_context_are_joined_in_several_turns() {
     let weights = made::weights(&config, TIED, |_| DType::Q4_0);
     for (name, make) in gpus() {
         for kv_type in [KvType::F16, KvType::Q8_0] {
-            let options = Options { kv_type, graph: true, flash_attention: true };
+            let options = Options { kv_type, graph: true, flash_attention: true, hashes: false };
             let plan = cuda::plan(&config, &infos(&weights), limits, options);
             let mut backend = Cuda::load(make(false), &config, &weights, &plan, options, Mode::Quiet).unwrap();
             let mut judge = Candle::load(&config, &weights, &candle::plan(&config, &infos(&weights), limits)).unwrap();

@@ -99,7 +99,7 @@ pub fn check_attention(config: &Config, options: Options, steps: &[[usize; 3]], 
 
 #[test]
 fn attention_of_many_rows_is_exact_for_heads_of_every_size() {
-    let options = Options { kv_type: KvType::F16, graph: true, flash_attention: true };
+    let options = Options { kv_type: KvType::F16, graph: true, flash_attention: true, hashes: false };
     let steps = [[1, 65, 1], [30, 0, 31]];
     for (head_dim, heads, kv_heads) in [(48, 4, 2), (64, 9, 3), (80, 2, 2), (96, 5, 1), (112, 2, 1), (128, 8, 1)] {
         let config = Config { head_dim, heads, kv_heads, layers: 1, hidden: 32, ffn: 32, ..config() };
@@ -111,7 +111,12 @@ fn attention_of_many_rows_is_exact_for_heads_of_every_size() {
     let many = Config { heads: 129, kv_heads: 1, layers: 1, ..config() };
     let large = Config { head_dim: 144, heads: 2, kv_heads: 1, layers: 1, ..config() };
     for (kv_type, config) in [(KvType::F16, many), (KvType::F16, large), (KvType::F32, config())] {
-        check_attention(&config, Options { kv_type, graph: true, flash_attention: true }, &[[17, 0, 0]], 1e-7);
+        check_attention(
+            &config,
+            Options { kv_type, graph: true, flash_attention: true, hashes: false },
+            &[[17, 0, 0]],
+            1e-7,
+        );
     }
 }
 
@@ -119,11 +124,17 @@ fn attention_of_many_rows_is_exact_for_heads_of_every_size() {
 fn plain_attention_agrees_with_the_reference_and_takes_memory_for_its_scores() {
     let windowed = Config { window: Some(70), ..config() };
     for (kv_type, config) in [(KvType::F16, config()), (KvType::F32, windowed)] {
-        let options = Options { kv_type, graph: true, flash_attention: false };
+        let options = Options { kv_type, graph: true, flash_attention: false, hashes: false };
         check_attention(&config, options, &[[1, 19, 1], [2, 3, 0]], 1e-9);
         let bytes = |flash_attention| {
             let weights = common::made::weights(&config, TIED, |_| DType::Q4_0);
-            cuda::plan(&config, &infos(&weights), LIMITS, Options { kv_type, graph: true, flash_attention }).workspace
+            cuda::plan(
+                &config,
+                &infos(&weights),
+                LIMITS,
+                Options { kv_type, graph: true, flash_attention, hashes: false },
+            )
+            .workspace
         };
         assert!(bytes(false) >= bytes(true) + (8 * config.heads * LIMITS.context * 4) as u64);
     }

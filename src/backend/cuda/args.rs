@@ -45,6 +45,8 @@ plain!(
     Begin,
     Choose,
     Finish,
+    Hash,
+    Swiglu,
     Keep,
     Attend,
     Decode
@@ -163,6 +165,17 @@ pub struct Gated {
     pub pad: i32,
 }
 
+/// Products of gate and up matrices, which are joined and 0 again.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Swiglu {
+    pub gate: Address,
+    pub up: Address,
+    pub to: Activations,
+    pub is_of_few: i32,
+    pub pad: i32,
+}
+
 /// The parts of two formats: the first `split` blocks have those of the one.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -227,9 +240,19 @@ pub struct Finish {
     /// 0 for a step by itself.
     pub ended: Address,
     pub begun: Address,
+    /// 0 where nobody asks for it.
+    pub hash: Address,
     pub out: Address,
     pub rows: u32,
     pub stride: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Hash {
+    pub logits: Address,
+    pub to: Address,
+    pub count: i64,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Cuda;
 use super::gpu::{Gpu, Pinned};
+use super::hash::chained;
 use super::memory::{few, head_rows};
 use super::step::STEPS;
 use crate::backend::outcome::Outcome;
@@ -18,12 +19,16 @@ const PREVIOUS: u32 = 1 << 31;
 /// No logit was a number: the same there.
 pub const NO_TOKEN: u32 = u32::MAX;
 
+/// What a step gave.
+struct Here {
+    tokens: Vec<u32>,
+    logits: Vec<f32>,
+    hash: u64,
+}
+
 /// What a submitted step gives.
 enum Given {
-    Here {
-        tokens: Vec<u32>,
-        logits: Vec<f32>,
-    },
+    Here(Here),
     /// The GPU will tell: the how manieth of the steps that follow each other it is, and the slot of each row.
     Awaited {
         number: u64,
@@ -33,8 +38,9 @@ enum Given {
     },
 }
 
-/// Words behind a step's ids: when it began and ended, in nanoseconds of the GPU's clock, and how many steps have ended.
-const TOLD: usize = 5;
+/// Words behind a step's ids: a hash of its logits, when it began and ended, in nanoseconds of the GPU's clock, and how many steps have
+/// ended.
+const TOLD: usize = 7;
 
 /// Where the GPU tells the tokens that it chose.
 pub struct Outbox {
@@ -58,10 +64,15 @@ impl Outbox {
         Ok(Self { words, stride })
     }
 
-    /// When a step that has ended began and ended.
-    fn times(&self, first: usize) -> [u64; 2] {
+    /// The hash of a step that has ended, when it began and when it ended.
+    fn told(&self, first: usize) -> [u64; 3] {
         let at = first + self.stride - TOLD;
-        [at, at + 2].map(|at| u64::from(self.words.word(at)) | u64::from(self.words.word(at + 1)) << 32)
+        [at, at + 2, at + 4].map(|at| u64::from(self.words.word(at)) | u64::from(self.words.word(at + 1)) << 32)
+    }
+
+    /// The hash of the last logits of a step by itself; their kernels have ended.
+    pub fn hash_alone(&self) -> u64 {
+        self.told(STEPS * self.stride)[0]
     }
 
     /// What the last step by itself chose; it has ended.
@@ -80,6 +91,9 @@ pub struct Flights {
     ended: u64,
     busy: u64,
     idle: u64,
+    /// Of the logits of all steps that were collected, and of the step by itself that is under way.
+    hash: u64,
+    hash_alone: u64,
     /// What the last step that was collected gave.
     tokens: Vec<u32>,
     logits: Vec<f32>,
@@ -95,6 +109,16 @@ impl Flights {
     pub fn take_times(&mut self) -> (Duration, Duration) {
         let [busy, idle] = [&mut self.busy, &mut self.idle].map(std::mem::take).map(Duration::from_nanos);
         (busy, idle)
+    }
+
+    /// Of the logits of all steps that were collected.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Takes the hash of logits of the step by itself, which may give them in pieces.
+    pub fn add_hash(&mut self, hash: u64) {
+        self.hash_alone = chained(self.hash_alone, hash);
     }
 
     fn add_times(&mut self, [begun, ended]: [u64; 2], follows: bool) {
@@ -179,7 +203,8 @@ impl Cuda {
     /// Books the step that just ended.
     pub fn arrive(&mut self) {
         let (tokens, logits) = self.outcome.take();
-        self.flights.given.push_back(Given::Here { tokens, logits });
+        let hash = std::mem::take(&mut self.flights.hash_alone);
+        self.flights.given.push_back(Given::Here(Here { tokens, logits, hash }));
     }
 
     /// Waits for all steps that were submitted.
@@ -190,24 +215,24 @@ impl Cuda {
         for i in 0..self.flights.given.len() {
             let Given::Awaited { number, slots, follows } = &mut self.flights.given[i] else { continue };
             let (number, slots, follows) = (*number, std::mem::take(slots), *follows);
-            let tokens = self.tokens_from_ring(number, &slots, follows)?;
-            self.flights.given[i] = Given::Here { tokens, logits: Vec::new() };
+            self.flights.given[i] = Given::Here(self.told_in_ring(number, &slots, follows)?);
         }
         Ok(())
     }
 
-    /// Waits for a step's tokens.
-    fn tokens_from_ring(&mut self, number: u64, slots: &[u32], follows: bool) -> Result<Vec<u32>> {
+    /// Waits for what the GPU tells of a step.
+    fn told_in_ring(&mut self, number: u64, slots: &[u32], follows: bool) -> Result<Here> {
         let Outbox { words, stride } = &self.outbox;
         let first = (number % STEPS as u64) as usize * stride;
         self.gpu.wait_for(words, first + stride - 1, (number + 1) as u32)?;
-        self.flights.add_times(self.outbox.times(first), follows);
+        let [hash, begun, ended] = self.outbox.told(first);
+        self.flights.add_times([begun, ended], follows);
         let tokens: Vec<u32> = (first..first + slots.len()).map(|at| words.word(at)).collect();
         if tokens.contains(&NO_TOKEN) {
             return Err(sample::unusable());
         }
         slots.iter().zip(&tokens).for_each(|(slot, token)| self.outcome.choose(*slot, *token));
-        Ok(tokens)
+        Ok(Here { tokens, logits: Vec::new(), hash })
     }
 
     /// What the oldest step gave.
@@ -215,13 +240,13 @@ impl Cuda {
     /// # Errors
     /// When there is none, the GPU fails, or the logits are no numbers.
     pub fn next_given(&mut self) -> Result<StepOut<'_>> {
-        (self.flights.tokens, self.flights.logits) = match self.flights.given.pop_front() {
-            Some(Given::Here { tokens, logits }) => (tokens, logits),
-            Some(Given::Awaited { number, slots, follows }) => {
-                (self.tokens_from_ring(number, &slots, follows)?, Vec::new())
-            }
+        let Here { tokens, logits, hash } = match self.flights.given.pop_front() {
+            Some(Given::Here(here)) => here,
+            Some(Given::Awaited { number, slots, follows }) => self.told_in_ring(number, &slots, follows)?,
             None => return Err(Error::runtime("a step is collected that was not submitted")),
         };
+        (self.flights.tokens, self.flights.logits) = (tokens, logits);
+        self.flights.hash = chained(self.flights.hash, hash);
         Ok(StepOut { tokens: &self.flights.tokens, logits: &self.flights.logits })
     }
 }

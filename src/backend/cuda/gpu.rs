@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, c_void};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as DeviceAttribute, CUfunction_attribute_enum as Attribute};
 
 use super::args::Plain;
-use super::images::IMAGES;
+use super::modules::Modules;
 use super::probe::{self, Absence};
 use crate::engine::fit::human_bytes;
 use crate::error::{Error, Result};
@@ -146,9 +147,8 @@ pub trait Gpu {
 
 /// The first NVIDIA GPU.
 pub struct Nvidia {
-    device: sys::CUdevice,
     stream: sys::CUstream,
-    modules: Vec<sys::CUmodule>,
+    modules: Arc<Modules>,
     functions: HashMap<String, sys::CUfunction>,
     /// Those that may have as much shared memory as there is.
     prepared: HashSet<String>,
@@ -167,17 +167,13 @@ impl Nvidia {
     /// When there is none that can be used, or its driver refuses the kernels.
     pub fn open(overlap: bool) -> Result<Self> {
         probe::look().map_err(|absence: Absence| absence.error())?;
-        let device = result::device::get(0).map_err(|e| failed("find the GPU", e))?;
-        // SAFETY: the device is the driver's; its context is released with this.
-        let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("start the GPU", e))?;
-        // SAFETY: the context was just retained.
-        unsafe { result::ctx::set_current(context) }.map_err(|e| failed("start the GPU", e))?;
+        let modules = Modules::get()?;
+        let device = modules.device;
         let stream =
             result::stream::create(result::stream::StreamKind::NonBlocking).map_err(|e| failed("start the GPU", e))?;
         let mut gpu = Self {
-            device,
             stream,
-            modules: Vec::new(),
+            modules,
             functions: HashMap::new(),
             prepared: HashSet::new(),
             memory: Vec::new(),
@@ -187,11 +183,6 @@ impl Nvidia {
             multiprocessors: 1,
             shared_memory: 0,
         };
-        for (name, image) in IMAGES {
-            // SAFETY: a fat binary, as nvcc wrote it.
-            let module = unsafe { result::module::load_data(image.as_ptr().cast::<c_void>()) };
-            gpu.modules.push(module.map_err(|e| failed(&format!("load the kernels of {name}"), e))?);
-        }
         // Code that the driver made of PTX is for the oldest GPUs, whatever runs it.
         let function = gpu.function("finish_step")?;
         let version = |which| {
@@ -225,14 +216,10 @@ impl Nvidia {
             return Ok(*function);
         }
         let text = CString::new(name).map_err(|e| Error::runtime(format!("a kernel's name is no name: {e}")))?;
-        for module in &self.modules {
-            // SAFETY: the module is loaded.
-            if let Ok(function) = unsafe { result::module::get_function(*module, text.clone()) } {
-                self.functions.insert(name.to_owned(), function);
-                return Ok(function);
-            }
-        }
-        Err(Error::runtime(format!("there is no kernel `{name}`")))
+        let function = self.modules.function(&text);
+        let function = function.ok_or_else(|| Error::runtime(format!("there is no kernel `{name}`")))?;
+        self.functions.insert(name.to_owned(), function);
+        Ok(function)
     }
 }
 
@@ -422,16 +409,13 @@ impl Drop for Nvidia {
             for address in self.memory.drain(..) {
                 let _ = result::free_sync(address);
             }
-            for module in self.modules.drain(..) {
-                let _ = result::module::unload(module);
-            }
             let _ = result::stream::destroy(self.stream);
-            let _ = result::primary_ctx::release(self.device);
         }
     }
 }
 
-fn failed(doing: &str, e: DriverError) -> Error {
+/// What the driver did not do.
+pub fn failed(doing: &str, e: DriverError) -> Error {
     Error::runtime(format!("the GPU cannot {doing}: {:?}", e.0))
         .help("the system's log may say more (dmesg); --device cpu computes on the CPU")
 }

@@ -61,11 +61,13 @@ impl Cuda {
     /// # Errors
     /// When the GPU fails.
     pub fn enqueue_finish(&mut self, rows: usize, ended: Address) -> Result<()> {
+        self.enqueue_hash(rows)?;
         let args = Finish {
             best: self.buffers.best,
             chosen: self.buffers.chosen,
             ended,
             begun: self.buffers.begun,
+            hash: if self.options.hashes { self.buffers.hash } else { 0 },
             out: self.outbox.words.device,
             rows: rows as u32,
             stride: self.outbox.stride as u32,
@@ -132,11 +134,13 @@ impl Cuda {
         let likeliest = |o: &Out<'_>| matches!(o.want, Want::Sample(draw) if draw.is_likeliest());
         if out.iter().all(likeliest) {
             self.gpu.wait()?;
+            self.flights.add_hash(self.outbox.hash_alone());
             let ids = self.outbox.alone(out.len()).iter().map(|id| (*id != NO_TOKEN).then_some(*id));
             return self.outcome.add_tokens(self.step.seqs(), out, ids);
         }
         self.gpu.fetch(self.buffers.logits, &self.some_logits, 4 * out.len() * vocab)?;
         self.gpu.wait()?;
+        self.flights.add_hash(self.outbox.hash_alone());
         let logits = self.some_logits.get::<f32>(out.len() * vocab);
         self.outcome.add(self.step.seqs(), out, logits.chunks_exact(vocab))
     }

@@ -119,19 +119,28 @@ pub struct Buffers {
     pub ended: Address,
     /// 1, of 8 bytes: when the last of them began.
     pub begun: Address,
+    /// 1, of 8 bytes: of the step's logits; 0 between steps.
+    pub hash: Address,
     /// The residual stream as matrices read it.
     pub normed: Activations,
     /// The same of what attention gave.
     pub heads: Activations,
     /// (rows, ffn)
     pub gated: Activations,
+    /// (rows, ffn): products of gate and up matrices where they are of two types, otherwise nothing; 0 between phases.
+    pub gate: Address,
+    pub up: Address,
+    /// (few rows): 8 bytes each, what the head's kernels rank of those.
+    pub ranks: Address,
 }
 
 impl Buffers {
-    pub fn new(arena: &mut Arena, config: &Config, limits: &Limits, options: Options) -> Self {
+    /// `two_types` says that gate and up matrices of a layer are of two.
+    pub fn new(arena: &mut Arena, config: &Config, limits: &Limits, options: Options, two_types: bool) -> Self {
         let plain_rows = if options.flash_attention { 0 } else { PLAIN_ROWS };
         let new_pages = if options.kv_type == KvType::Q8_0 { limits.chunk.div_ceil(PAGE) } else { 0 };
         let (rows, few, q_dim) = (limits.chunk, few(limits), config.q_dim());
+        let products = if two_types { 4 * rows * config.ffn } else { 0 };
         let places = [(few, few), (rows, 0)].map(|(rows, changed)| Places::new(arena, config, limits, rows, changed));
         let mut numbers = |count: usize| arena.take(4 * count);
         Self {
@@ -152,9 +161,13 @@ impl Buffers {
             slices: numbers(few),
             ended: numbers(1),
             begun: numbers(2),
+            hash: numbers(2),
             normed: activations(arena, rows, config.hidden),
             heads: activations(arena, rows, q_dim),
             gated: activations(arena, rows, config.ffn),
+            gate: arena.take(products),
+            up: arena.take(products),
+            ranks: arena.take(if two_types { 8 * few } else { 0 }),
         }
     }
 }

@@ -13,12 +13,14 @@ mod draws;
 mod few;
 mod flights;
 mod gpu;
+mod hash;
 mod head;
 mod images;
 pub mod layout;
 mod load;
 mod memory;
 mod model;
+mod modules;
 mod pages;
 mod phases;
 mod prefill;
@@ -27,6 +29,7 @@ mod qkv;
 mod replay;
 mod several;
 mod step;
+mod two_types;
 
 pub use args::Plain;
 pub use gpu::{Address, Gpu, Graph, Launch, Nvidia, Pinned, THREADS};
@@ -36,7 +39,7 @@ use self::args::bytes_of;
 use self::flights::{Flights, Outbox};
 pub use self::memory::FEW;
 use self::memory::{Arena, Buffers, few, head_rows};
-use self::model::Model;
+use self::model::{Layer, Model};
 use self::prefill::Tiles;
 use self::replay::Replays;
 use self::step::{Inbox, STEPS, Step};
@@ -61,12 +64,14 @@ pub struct Options {
     pub graph: bool,
     /// Whether attention is blocked; otherwise it is written plainly, to check the blocked forms by.
     pub flash_attention: bool,
+    /// Whether every step's logits are hashed, see [`Backend::logits_hash`].
+    pub hashes: bool,
 }
 
 /// Bytes this backend takes of the GPU's memory.
 pub fn plan(config: &Config, tensors: &[&TensorInfo], limits: Limits, options: Options) -> MemoryPlan {
     let mut arena = Arena::default();
-    Buffers::new(&mut arena, config, &limits, options);
+    Buffers::new(&mut arena, config, &limits, options, model::have_two_types(tensors));
     MemoryPlan {
         limits,
         weights: model::weight_bytes(tensors),
@@ -114,11 +119,17 @@ impl Cuda {
     ) -> Result<Self> {
         let model = Model::load(config, weights, plan.weights, progress, &mut *gpu)?;
         let workspace = gpu.take(plan.workspace as usize)?;
-        let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options);
+        let has_two_types = model.layers.iter().any(Layer::has_two_types);
+        let buffers = Buffers::new(&mut Arena { next: workspace }, config, &plan.limits, options, has_two_types);
         let few = few(&plan.limits);
         gpu.write(buffers.slices, &vec![0; 4 * few])?;
         gpu.write(buffers.best, &vec![0; 8 * few.max(head_rows(&plan.limits))])?;
         gpu.write(buffers.ended, &[0; 4])?;
+        gpu.write(buffers.hash, &[0; 8])?;
+        if has_two_types {
+            let zeros = vec![0; 4 * plan.limits.chunk * config.ffn];
+            [buffers.gate, buffers.up].iter().try_for_each(|product| gpu.write(*product, &zeros))?;
+        }
         gpu.write(buffers.in_order, bytes_of(&(0..plan.limits.chunk as u32).collect::<Vec<_>>()))?;
         Ok(Self {
             pages: gpu.take(plan.kv as usize)?,
@@ -183,5 +194,9 @@ impl Backend for Cuda {
     fn take_device_time(&mut self) -> Option<DeviceTime> {
         let (busy, idle) = self.flights.take_times();
         Some(DeviceTime { launches: self.launches_of_step, busy, idle })
+    }
+
+    fn logits_hash(&self) -> Option<u64> {
+        self.options.hashes.then(|| self.flights.hash())
     }
 }

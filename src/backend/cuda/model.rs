@@ -1,5 +1,6 @@
 //! A model's weights in the GPU's memory.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use super::args::{Matrix as Place, bytes_of};
@@ -7,7 +8,7 @@ use super::gpu::{Address, Gpu};
 use super::layout::matrix_bytes;
 use super::load::Loader;
 use super::memory::Arena;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::TensorInfo;
 use crate::format::packed::Format;
 use crate::format::weights::Weights;
@@ -37,6 +38,13 @@ pub struct Layer {
     pub down: Matrix,
 }
 
+impl Layer {
+    /// Whether gate and up matrices are of two.
+    pub fn has_two_types(&self) -> bool {
+        self.gate.format != self.up.format
+    }
+}
+
 pub struct Model {
     pub config: Config,
     pub layers: Vec<Layer>,
@@ -60,6 +68,14 @@ pub fn refusal(config: &Config) -> Option<String> {
         (config.head_dim > MAX_HEAD_DIM)
             .then(|| format!("the head size of {} is above {MAX_HEAD_DIM}", config.head_dim))
     })
+}
+
+/// Whether gate and up matrices of a layer are of two types, by a model's tensors.
+pub fn have_two_types(tensors: &[&TensorInfo]) -> bool {
+    let formats = |part: &str| -> HashMap<&str, Format> {
+        tensors.iter().filter_map(|t| Some((t.name.strip_suffix(part)?, Format::of(t.dtype)))).collect()
+    };
+    formats("ffn_gate.weight") != formats("ffn_up.weight")
 }
 
 /// Bytes of all weights.
@@ -114,13 +130,6 @@ impl Loader<'_> {
         let qkv = [matrix("attn_q.weight")?, matrix("attn_k.weight")?, matrix("attn_v.weight")?];
         let (o, gate) = (matrix("attn_output.weight")?, matrix("ffn_gate.weight")?);
         let (up, down) = (matrix("ffn_up.weight")?, matrix("ffn_down.weight")?);
-        if gate.format != up.format {
-            return Err(Error::model(format!(
-                "the CUDA backend takes gate and up matrices of one type; those of layer {l} are of two"
-            ))
-            .in_file(self.weights.path())
-            .help("leave --device out to take a backend that runs this model"));
-        }
         let mut bias = [0; 3];
         if has_bias {
             for (bias, (part, n)) in

@@ -190,7 +190,7 @@ impl Cuda {
     /// Adds a matrix's product with numbers, which are `ready` where the step is one of many rows, to the residual stream.
     fn add(&mut self, matrix: Matrix, numbers: Address, ready: Activations) -> Result<()> {
         if !self.step.is_of_few() {
-            return self.add_many(matrix, ready);
+            return self.add_many(matrix, ready, self.buffers.hidden);
         }
         let (rows, k) = (self.step.rows(), ready.k as usize);
         let args = Linear {
@@ -266,6 +266,9 @@ impl Phases for Cuda {
 
     fn gate_up(&mut self, layer: usize) -> Result<()> {
         let (rows, l) = (self.step.rows(), &self.model.layers[layer]);
+        if l.has_two_types() {
+            return self.gate_up_of_two(layer);
+        }
         let (gate, up, norm) = (l.gate, l.up, l.ffn_norm);
         let args = Gated {
             gate: gate.place,

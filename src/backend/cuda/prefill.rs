@@ -152,12 +152,12 @@ impl Cuda {
         self.plainly(&format!("{what}_{format:?}_many"), grid, args)
     }
 
-    /// Adds a matrix's product to the residual stream.
+    /// Adds a matrix's product to the residual stream, or to other numbers.
     ///
     /// # Errors
     /// When the GPU fails.
-    pub fn add_many(&mut self, matrix: Matrix, x: Activations) -> Result<()> {
-        let (stream, rows) = (self.buffers.hidden, self.step.rows() as i32);
+    pub fn add_many(&mut self, matrix: Matrix, x: Activations, stream: Address) -> Result<()> {
+        let rows = self.step.rows() as i32;
         let args = AddLinear { matrix: matrix.place, x, stream, rows, pad: 0 };
         self.over_many("add_linear", matrix.format, (matrix.place.rows as usize).div_ceil(TILE_COLUMNS), args)
     }

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use super::{Test, What};
 use crate::cli::Format;
 use crate::commands::csv;
-use crate::commands::divergence::Divergence;
 use crate::engine::fit::human_bytes;
 use crate::error::Result;
 use crate::stats::Spread;
+use crate::stats::divergence::Divergence;
 use crate::taper::Taper;
 use crate::terminal::render::Answer;
 
