@@ -24,6 +24,8 @@ mod long;
 mod prefill;
 #[path = "cuda/several.rs"]
 mod several;
+#[path = "cuda/sharing.rs"]
+mod sharing;
 #[path = "cuda/two_types.rs"]
 mod two_types;
 

@@ -20,7 +20,7 @@ pub struct Answer {
 pub fn greedy(taper: &mut Taper, prompt: &str, tokens: usize) -> Result<Answer> {
     let tokenizer = taper.tokenizer().clone();
     let (sampling, mut scratch) = (Sampling::greedy(), Scratch::default());
-    let draw = Draw { sampling: &sampling, history: &[], index: 0, banned: tokenizer.end_tokens() };
+    let draw = Draw { sampling: &sampling, history: &[], ahead: 0, index: 0, banned: tokenizer.end_tokens() };
     run(taper, tokenizer.encode_prompt(prompt)?, tokens, |_, logits| draw.token(logits, &mut scratch))
 }
 

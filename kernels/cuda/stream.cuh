@@ -11,12 +11,12 @@
 #include <type_traits>
 
 // Strips of a row that are computed together, one of codes alone having to wait for shared memory at every step; and how many times that
-// a warp has room for, of so many rows: few.rs has the same. More for two rows of 4 bits made TinyLlama 0.6 % slower, of 8 bits 9 %
-// faster (H100).
+// a warp has room for, of so many rows: few.rs has the same. Three for two rows of 4 bits made TinyLlama 5 % slower and Llama-3.1-8B 1 %, four
+// for one row, not three, Llama-3.1-8B 1.8 % faster (H100, matrices alone).
 template <class W>
 constexpr int TOGETHER = W::FLOAT ? 1 : 2;
 template <class W>
-constexpr int lots_of(int rows) { return rows == 1 || W::planes(1).before + W::planes(1).bytes >= GROUP ? 3 : 2; }
+constexpr int lots_of(int rows) { return W::planes(1).before + W::planes(1).bytes >= GROUP ? 3 : rows == 1 ? 4 : 2; }
 
 // Blocks that share a matrix: which of so many this one is.
 struct Share {

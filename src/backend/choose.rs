@@ -2,7 +2,7 @@
 
 use super::candle::{self, Candle};
 use super::cpu::{self, Cpu, Isa};
-use super::cuda::{self, Cuda, Nvidia, probe};
+use super::cuda::{self, Cuda, Nvidia, Tuned, probe};
 use super::{Backend, KvType, Limits, MemoryPlan};
 use crate::engine::fit;
 use crate::error::{Error, Result};
@@ -262,9 +262,15 @@ impl Choice {
     ) -> Result<Box<dyn Backend>> {
         Ok(match &self.kind {
             Kind::Cpu(options) => Box::new(Cpu::load(config, weights, plan, options, repack)?),
-            Kind::Cuda { options, overlap, .. } => {
-                let gpu = Box::new(Nvidia::open(*overlap)?);
-                Box::new(Cuda::load(gpu, config, weights, plan, *options, repack.progress)?)
+            Kind::Cuda { options, overlap, gpu } => {
+                let nvidia = Box::new(Nvidia::open(*overlap)?);
+                let mut cuda = Cuda::load(nvidia, config, weights, plan, *options, repack.progress)?;
+                // Kernels that do not overlap share nothing, and hashes are of the steps that a caller asks for.
+                if *overlap && options.graph && !options.hashes {
+                    let folder = repack.folder.as_ref().and_then(|folder| folder.path().parent());
+                    cuda.tune(&folder.map(|folder| Tuned::within(folder, &gpu.name)).unwrap_or_default())?;
+                }
+                Box::new(cuda)
             }
             Kind::Reference { .. } => Box::new(Candle::load(config, weights, plan)?),
         })

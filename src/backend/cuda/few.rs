@@ -1,5 +1,9 @@
 //! How kernels over a matrix are cut into blocks, with few rows of activations: `gemv.cuh`, and `several.cuh` in several.rs.
 
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
 use super::gpu::Gpu;
 use super::layout::{matrix_bytes, planes};
 use super::several;
@@ -23,6 +27,23 @@ fn staged_bytes(format: Format, k: usize, is_normed: bool) -> usize {
 pub fn coded_bytes(k: usize, is_normed: bool) -> usize {
     (k / GROUP * if is_normed { 88 } else { 48 }).next_multiple_of(16)
 }
+
+/// How blocks of kernels with one row of packed numbers share a multiprocessor: see `most_registers` of `gemv.cuh`. Answers are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// A block of a kernel that adds to the residual stream beside one of the kernel before or behind it.
+    Beside,
+    /// One block alone, of as many warps as pay.
+    Alone,
+}
+
+/// Warps of a block. With 13 to 16, each quarter of a multiprocessor has four of them at least once, and its registers leave room for as many
+/// of a kernel that adds, not for four of its own kind; with 17 for neither.
+const BESIDE: RangeInclusive<usize> = 13..=16;
+const ALONE: RangeInclusive<usize> = 17..=24;
+/// The same of a kernel that adds, alone.
+const MOST_ADDING: usize = 32;
 
 /// A kernel over the rows of a matrix, with few rows of activations.
 pub struct Few<'a> {
@@ -49,17 +70,37 @@ pub struct Cut {
 
 impl Few<'_> {
     /// What a block can have: the same of `gemv.cuh`.
-    fn most_warps(&self, at_once: usize) -> usize {
-        match self.what {
+    fn most_warps(&self, at_once: usize, sharing: Sharing) -> usize {
+        match (self.what, sharing) {
             _ if at_once > 1 => WARPS,
-            "logits" if !self.format.is_float() => 24,
-            _ => 16,
+            _ if self.format.is_float() => 16,
+            ("logits", _) => 24,
+            (_, Sharing::Beside) => *BESIDE.end(),
+            ("add_linear", Sharing::Alone) => MOST_ADDING,
+            ("gated", Sharing::Alone) => *ALONE.start(),
+            (_, Sharing::Alone) => *ALONE.end(),
         }
+    }
+
+    /// Warps that a block has even if there is nothing for some to do: see [`Sharing`].
+    fn least_warps(&self, most: usize, sharing: Sharing) -> usize {
+        let least = match (self.what, sharing) {
+            ("add_linear" | "logits", _) => 1,
+            _ if self.format.is_float() => 1,
+            (_, Sharing::Beside) => *BESIDE.start(),
+            (_, Sharing::Alone) => *ALONE.start(),
+        };
+        least.max(self.quantizing_warps(most)).min(most)
     }
 
     /// Shared memory of a block with so many warps that have tiles: `stage.cuh`, and `Stream` of `stream.cuh`.
     fn shared(&self, at_once: usize, warps: usize) -> usize {
-        let lots = if self.tile == 1 || matrix_bytes(self.format, 1, GROUP * 8) >= GROUP * 8 { 3 } else { 2 };
+        let is_long = matrix_bytes(self.format, 1, GROUP * 8) >= GROUP * 8;
+        let lots = match (self.tile, is_long) {
+            (_, true) => 3,
+            (1, false) => 4,
+            (_, false) => 2,
+        };
         let rows = if at_once == 1 { staged_bytes(self.format, self.k, self.is_normed) } else { 0 };
         rows + warps * lots * self.tile * piece_bytes(self.format)
     }
@@ -67,7 +108,7 @@ impl Few<'_> {
     /// Of several packed rows, teams of warps (`several.rs`), or a row a block where blocks have no room for more. Otherwise one block a
     /// multiprocessor, of as few warps as it takes to have all tiles in as few turns as there can be, and of as many as it takes to
     /// quantize four numbers each; with several rows in floating point, blocks of 8 warps for one turn.
-    pub fn cut(&self, gpu: &dyn Gpu) -> Cut {
+    pub fn cut(&self, gpu: &dyn Gpu, sharing: Sharing) -> Cut {
         let is_float = self.format.is_float();
         if self.rows > 1
             && !is_float
@@ -76,21 +117,22 @@ impl Few<'_> {
             return cut;
         }
         let at_once = if is_float && !self.is_staged(gpu) { 4 } else { 1 };
-        let most = self.most_that_fit(at_once, gpu);
+        let most = self.most_that_fit(at_once, gpu, sharing);
         if at_once > 1 {
             return Cut { at_once, blocks: self.tiles.div_ceil(most), warps: most, shared: self.shared(at_once, most) };
         }
         let turns = self.tiles.div_ceil(gpu.multiprocessors() * most);
         let warps = self.tiles.div_ceil(gpu.multiprocessors() * turns);
         let blocks = self.tiles.div_ceil(turns * warps);
-        let warps = warps.max(self.quantizing_warps(most));
+        let warps = warps.max(self.least_warps(most, sharing));
         let shared = self.shared(at_once, warps.min(self.tiles.div_ceil(blocks)));
-        Cut { at_once, blocks, warps, shared: shared.max(self.least_shared(gpu)) }
+        Cut { at_once, blocks, warps, shared: shared.max(self.least_shared(gpu, sharing)) }
     }
 
     /// So much that a multiprocessor has no room for two blocks, of a kernel whose registers leave some: see `most_registers` of `gemv.cuh`.
-    fn least_shared(&self, gpu: &dyn Gpu) -> usize {
-        if self.what == "add_linear" && !self.format.is_float() { gpu.shared_memory() / 2 + OF_ANY_BLOCK } else { 0 }
+    fn least_shared(&self, gpu: &dyn Gpu, sharing: Sharing) -> usize {
+        let adds = self.what == "add_linear" && !self.format.is_float();
+        if adds && sharing == Sharing::Beside { gpu.shared_memory() / 2 + OF_ANY_BLOCK } else { 0 }
     }
 
     /// As many as it takes to quantize four numbers each.
@@ -99,21 +141,21 @@ impl Few<'_> {
     }
 
     /// Warps of a block that have room beside their activations.
-    fn most_that_fit(&self, at_once: usize, gpu: &dyn Gpu) -> usize {
+    fn most_that_fit(&self, at_once: usize, gpu: &dyn Gpu, sharing: Sharing) -> usize {
         let fits = |warps: &usize| self.shared(at_once, *warps) <= gpu.shared_memory() - OWN_SHARED;
-        (1..=self.most_warps(at_once)).rev().find(fits).unwrap_or(1)
+        (1..=self.most_warps(at_once, sharing)).rev().find(fits).unwrap_or(1)
     }
 
     /// Two kernels with one row in one launch, and how many of its blocks are the first one's.
-    pub fn cut_with(&self, second: &Self, gpu: &dyn Gpu) -> (Cut, usize) {
+    pub fn cut_with(&self, second: &Self, gpu: &dyn Gpu, sharing: Sharing) -> (Cut, usize) {
         let both = [self, second];
-        let most = self.most_that_fit(1, gpu).min(second.most_that_fit(1, gpu));
+        let most = self.most_that_fit(1, gpu, sharing).min(second.most_that_fit(1, gpu, sharing));
         let blocks = |turns: usize, warps: usize| both.map(|few| few.tiles.div_ceil(turns * warps));
         let fits = |turns: usize, warps: usize| blocks(turns, warps).iter().sum::<usize>() <= gpu.multiprocessors();
         let turns = (1..=self.tiles.max(second.tiles)).find(|turns| fits(*turns, most)).unwrap_or(1);
         let warps = (1..=most).find(|warps| fits(turns, *warps)).unwrap_or(most);
         let [split, rest] = blocks(turns, warps);
-        let warps = warps.max(self.quantizing_warps(most));
+        let warps = warps.max(self.least_warps(most, sharing));
         let shared = |few: &Self, blocks: usize| few.shared(1, warps.min(few.tiles.div_ceil(blocks)));
         let cut =
             Cut { at_once: 1, blocks: split + rest, warps, shared: shared(self, split).max(shared(second, rest)) };

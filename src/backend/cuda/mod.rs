@@ -29,13 +29,17 @@ mod qkv;
 mod replay;
 mod several;
 mod step;
+mod tune;
+mod tuned;
 mod two_types;
 
 pub use args::Plain;
 pub use gpu::{Address, Gpu, Graph, Launch, Nvidia, Pinned, THREADS};
 pub use model::refusal;
+pub use tuned::Tuned;
 
 use self::args::bytes_of;
+pub use self::few::Sharing;
 use self::flights::{Flights, Outbox};
 pub use self::memory::FEW;
 use self::memory::{Arena, Buffers, few, head_rows};
@@ -96,6 +100,7 @@ pub struct Cuda {
     /// Logits that the host asked for: of `head_rows` rows.
     some_logits: Pinned,
     replays: Replays,
+    sharing: Sharing,
     /// Kernels that were enqueued or recorded, and how many of them were the last step's of those that follow each other.
     launches: usize,
     launches_of_step: usize,
@@ -143,6 +148,7 @@ impl Cuda {
             step: Step::new(few),
             tiles: Tiles::default(),
             replays: Replays::default(),
+            sharing: Sharing::Beside,
             launches: 0,
             launches_of_step: 0,
             outcome: Outcome::default(),

@@ -36,7 +36,7 @@ impl Cuda {
 
     /// A kernel over a matrix, or over two.
     pub fn over<A: Plain>(&mut self, few: &Few<'_>, args: A) -> Result<()> {
-        let cut = few.cut(&*self.gpu);
+        let cut = few.cut(&*self.gpu, self.sharing);
         self.launch_cut(&format!("{}_{:?}_{}", few.what, few.format, cut.at_once), few.rows, &cut, args)
     }
 

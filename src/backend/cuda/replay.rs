@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::Cuda;
+use super::few::Sharing;
 use super::gpu::{Address, Graph};
 use super::memory::{SPAN, few, head_rows};
 use crate::backend::Batch;
@@ -19,6 +20,7 @@ pub struct Key {
     draws: bool,
     /// Whether logits are changed before.
     changes: bool,
+    sharing: Sharing,
 }
 
 /// Steps that were recorded, or came once.
@@ -39,6 +41,7 @@ impl Cuda {
             chunks: self.blocks_of_context(),
             draws: self.step.is_drawn(),
             changes: self.step.is_changed(),
+            sharing: self.sharing,
         })
     }
 
