@@ -13,7 +13,7 @@ mod forced;
 mod prompts;
 
 use asked::{Asked, PARTS};
-use forced::{Answer, divergence, forced, greedy};
+use forced::{Answer, divergence, forced, greedy, lead_lost_alone};
 use prompts::PROMPTS;
 use taper::backend::PAGE;
 use taper::backend::choose::{Compute, Device};
@@ -44,6 +44,10 @@ fn the_cpus_own_answers_are_close_to_the_references_and_not_the_same() {
     // One answer's distributions are not another's.
     let crossed = divergence(&own[..1], &own[1..]).unwrap();
     assert!(crossed.mean() > 1.0 && crossed.differing() > 0 && crossed.lead() > 0.1, "{crossed:?}");
+    // A lead counts where the judge has it too, not where it is on the other side.
+    let (expected, got) = own.split_at(1);
+    assert_eq!(lead_lost_alone(expected, got, expected), crossed.lead());
+    assert_eq!(lead_lost_alone(expected, got, got), 0.0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use taper::backend::PAGE;
 use taper::sample::{Draw, Sampling, Scratch};
-use taper::stats::divergence::{Divergence, log_probabilities};
+use taper::stats::divergence::{Divergence, lead, likeliest, log_probabilities};
 use taper::{Result, Taper};
 
 use crate::feed::last_logits;
@@ -68,4 +68,21 @@ pub fn divergence(expected: &[Answer], got: &[Answer]) -> Result<Divergence> {
         }
     }
     Ok(divergence)
+}
+
+/// By how much the expected likeliest token is ahead of its next at most, where `got` alone thinks another the likeliest: `judge` agrees
+/// with what was expected there. Where that does not, it is the expected answer that rounding has turned.
+pub fn lead_lost_alone(expected: &[Answer], got: &[Answer], judge: &[Answer]) -> f32 {
+    let mut most = 0.0f32;
+    for ((expected, got), judge) in expected.iter().zip(got).zip(judge) {
+        let vocab = expected.logs.len() / expected.tokens.len();
+        let rows = expected.logs.chunks_exact(vocab).zip(got.logs.chunks_exact(vocab));
+        for ((expected, got), judge) in rows.zip(judge.logs.chunks_exact(vocab)) {
+            let is_judged = likeliest(judge) == likeliest(expected);
+            if is_judged && likeliest(got) != likeliest(expected) {
+                most = most.max(lead(expected));
+            }
+        }
+    }
+    most
 }

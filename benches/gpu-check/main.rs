@@ -1,7 +1,7 @@
 //! What this machine's NVIDIA GPU makes of taper's kernels: whether they are right, whether the order of things shows, how fast they are.
 //! One program to carry to a machine, one table to send back:
 //!
-//!     cargo bench --no-default-features --bench gpu-check --no-run
+//!     cargo bench --profile carried --no-default-features --bench gpu-check --no-run
 //!     gpu-check [parity] [race] [fidelity FILE.gguf] [speed] [gemv] [memory]
 //!
 //! Without names it checks all but the fidelity, which takes a model with real weights.

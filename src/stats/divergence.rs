@@ -112,12 +112,13 @@ pub fn log_sum_exp(logits: &[f32]) -> Result<f64> {
     if whole.is_finite() { Ok(whole) } else { Err(Error::runtime("the model gave logits that are no numbers")) }
 }
 
-fn likeliest(logits: &[f32]) -> Option<usize> {
+/// The id of the largest of them, the last among equals; `None` of none.
+pub fn likeliest(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]))
 }
 
 /// By how much the largest logit is ahead of the next.
-fn lead(logits: &[f32]) -> f32 {
+pub fn lead(logits: &[f32]) -> f32 {
     let (first, second) = logits.iter().fold((f32::NEG_INFINITY, f32::NEG_INFINITY), |(first, second), l| {
         if *l > first { (*l, first) } else { (first, second.max(*l)) }
     });

@@ -64,10 +64,7 @@ impl Cuda {
         match self.replays.0.get(&key).copied() {
             Some(Some(graph)) => self.gpu.replay(graph),
             Some(None) => {
-                self.gpu.record()?;
-                let enqueued = self.enqueue_decode(key, ended);
-                let graph = self.gpu.recorded()?;
-                enqueued?;
+                let graph = self.record(|cuda| cuda.enqueue_decode(key, ended))?;
                 self.replays.0.insert(key, Some(graph));
                 self.gpu.replay(graph)
             }
@@ -76,6 +73,25 @@ impl Cuda {
                 self.enqueue_decode(key, ended)
             }
         }
+    }
+
+    /// Records what `body` enqueues, all of which was launched before.
+    ///
+    /// # Errors
+    /// Those of `body`, or when the GPU fails.
+    pub fn record(&mut self, body: impl FnOnce(&mut Self) -> Result<()>) -> Result<Graph> {
+        self.gpu.record()?;
+        let enqueued = body(self);
+        let graph = self.gpu.recorded()?;
+        enqueued.map(|()| graph)
+    }
+
+    /// Enqueues what was recorded.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn replay(&mut self, graph: Graph) -> Result<()> {
+        self.gpu.replay(graph)
     }
 
     fn enqueue_decode(&mut self, key: Key, ended: Address) -> Result<()> {
