@@ -38,8 +38,9 @@ fn run(
     mut next: impl FnMut(usize, &[f32]) -> Result<u32>,
 ) -> Result<Answer> {
     let limits = taper.engine().limits();
-    // No request is running, whose pages these could be.
+    // No request is running, whose pages these could be, nor are those of earlier ones to be found again.
     let pages: Vec<u32> = (0..limits.context.div_ceil(PAGE) as u32).collect();
+    taper.engine().forget_prefixes();
     let backend = taper.engine().backend();
     let (mut logits, mut done) = (Vec::new(), 0);
     for piece in prompt.chunks(limits.chunk) {

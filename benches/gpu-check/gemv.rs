@@ -45,7 +45,7 @@ fn seconds(config: &Config) -> Result<f64> {
     let options = Options { kv_type: KvType::F16, graph: true, flash_attention: true, hashes: false };
     let plan = cuda::plan(config, &infos(&weights)?, LIMITS, options);
     let mut backend = Cuda::load(Box::new(Nvidia::open(true)?), config, &weights, &plan, options, Mode::Quiet)?;
-    // A block of the next launch beside it would make two of one kernel share a multiprocessor, and others idle.
+    // The other way two blocks of this kernel may meet in a multiprocessor, where another kernel comes between them in a step.
     backend.share(Sharing::Alone);
     let (row, seq) = (Row { token: Token::Id(5), pos: 0 }, Seq { slot: 0, rows: 0..1, kv_len: 1, pages: 0..1 });
     backend.begin(&Batch { rows: &[row], seqs: &[seq], pages: &[0], out: &[] })?;

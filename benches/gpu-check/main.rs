@@ -4,7 +4,7 @@
 //!     cargo bench --profile carried --no-default-features --bench gpu-check --no-run
 //!     gpu-check [parity] [race] [fidelity FILE.gguf] [speed] [gemv] [memory]
 //!
-//! Without names it checks all but the fidelity, which takes a model with real weights.
+//! Without names it checks all; fidelity takes a model with real weights, and says so where there is none.
 //! Without a GPU it says why and ends well.
 #![expect(clippy::print_stdout, reason = "the table is this program's output")]
 

@@ -100,15 +100,15 @@ struct SubScaled {
     DEVICE_MEMBER float number(float code, int i) const { return scale * float(i < GROUP / 2 ? first : second) * code; }
 };
 
-// Each format: `planes` are what the layout has of a matrix, one behind the other; `load` takes a lane's group out of a strip of them (see
-// stream.cuh).
+// Each format: `planes` are what the layout has of a matrix, one behind the other; `load` takes a lane's group out of what
+// a warp has of them (see lines.cuh).
 
 // Of `groups` groups so many bytes; `before` are the bytes that planes in front of it have of a group.
 struct PlaneOf {
     uint32_t bytes, groups, before;
 };
 
-// Groups that a warp has at a time.
+// Groups of a strip: one a lane.
 constexpr int STRIP_GROUPS = WARP;
 
 // A group of weights.

@@ -3,7 +3,7 @@
 // Bytes: the weights once for every M rows of activations. Operations: about 2 a weight of 4 bits.
 //
 // A grid is as many blocks as there are multiprocessors, each with as many warps as it takes to have all tiles, or to have them in
-// a few turns: `Few::cut` of few.rs.
+// a few turns, and as many as sharing multiprocessors asks for: `Few::cut` of few.rs.
 #pragma once
 
 #include "matrices.cuh"
@@ -13,12 +13,14 @@
 // Registers of a thread, at most. Kernels of two kinds take turns, those that add to the residual stream and the others, and with 16 warps
 // in a block a block of either has room beside one of the other: a kernel begins, and asks for its weights, while the one in front of it
 // computes. Two blocks of one kernel are not to be beside each other, since a multiprocessor without any would have nothing to do then: two
-// of the others take too many registers, two of those that add too much shared memory, see few.rs. H100, matrices of a token of TinyLlama:
-// 334 us, 396 without.
+// of those that add take too much shared memory, and leave too little of it to two of the others, see few.rs. H100, matrices of a token of
+// TinyLlama: 334 us, 352 where two of one do meet, 382 where no two do. Those of 8 bits and more share nothing.
 template <class W>
-constexpr int most_registers(int m, bool adds) { return W::FLOAT ? (m > 1 ? 255 : 128) : adds ? 56 : 72; }
-// Warps of a block of the head, which has none of its like before or behind it. As many bytes as 24 warps have under way of codes, 16 have of
-// weights in floating point. `Few::most_warps` of few.rs.
+constexpr int most_registers(int m, bool adds) {
+    if (W::FLOAT) return m > 1 ? 255 : 128;
+    return IS_LONG<W> ? (adds ? 64 : 80) : adds ? 56 : 72;
+}
+// Warps of a block of the head, which has none of its like before or behind it: `Few::most_warps` of few.rs.
 template <class W>
 constexpr int most_warps(int m) { return m > 1 ? 8 : W::FLOAT ? 16 : 24; }
 

@@ -10,13 +10,17 @@
 
 #include <type_traits>
 
+// Whether a group has 8 bits a number, or more.
+template <class W>
+constexpr bool IS_LONG = W::planes(1).before + W::planes(1).bytes >= GROUP;
+
 // Strips of a row that are computed together, one of codes alone having to wait for shared memory at every step; and how many times that
 // a warp has room for, of so many rows: few.rs has the same. Three for two rows of 4 bits made TinyLlama 5 % slower and Llama-3.1-8B 1 %, four
 // for one row, not three, Llama-3.1-8B 1.8 % faster (H100, matrices alone).
 template <class W>
 constexpr int TOGETHER = W::FLOAT ? 1 : 2;
 template <class W>
-constexpr int lots_of(int rows) { return W::planes(1).before + W::planes(1).bytes >= GROUP ? 3 : rows == 1 ? 4 : 2; }
+constexpr int lots_of(int rows) { return IS_LONG<W> ? 3 : rows == 1 ? 4 : 2; }
 
 // Blocks that share a matrix: which of so many this one is.
 struct Share {
@@ -25,7 +29,8 @@ struct Share {
 
 DEVICE Share whole_grid() { return {int(blockIdx.x), int(gridDim.x)}; }
 
-// A warp's tiles: R rows each, which `Source` finds: `matrix(tile, r)`, the same for all tiles where it IS_FIXED, and `row(tile, r)`. Tiles of all warps of a share take turns.
+// A warp's tiles: R rows each, which `Source` finds: `matrix(tile, r)`, the same for all tiles where it IS_FIXED, and `row(tile, r)`. Tiles
+// of all warps of a share take turns.
 template <class W, int R, class Source>
 struct Stream {
     static constexpr int U = TOGETHER<W>, LOT = R * PIECE<W, U>, LOTS = lots_of<W>(R);

@@ -265,10 +265,10 @@ impl Choice {
             Kind::Cuda { options, overlap, gpu } => {
                 let nvidia = Box::new(Nvidia::open(*overlap)?);
                 let mut cuda = Cuda::load(nvidia, config, weights, plan, *options, repack.progress)?;
-                // Kernels that do not overlap share nothing, and hashes are of the steps that a caller asks for.
-                if *overlap && options.graph && !options.hashes {
+                // Hashes are of the steps that a caller asks for.
+                if options.graph && !options.hashes {
                     let folder = repack.folder.as_ref().and_then(|folder| folder.path().parent());
-                    cuda.tune(&folder.map(|folder| Tuned::within(folder, &gpu.name)).unwrap_or_default())?;
+                    cuda.tune(&folder.map(|folder| Tuned::within(folder, &gpu.name)).unwrap_or_default());
                 }
                 Box::new(cuda)
             }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::sample::{self, Draw, Scratch};
 
 /// Tokens of each slot that are kept: at least as many as steps are in flight.
-const KEPT: usize = 4;
+pub const KEPT: usize = 4;
 
 /// What a slot sampled last, the newest at the end.
 #[derive(Debug, Default, Clone, Copy)]

@@ -127,6 +127,11 @@ impl Gpu for Host {
         Ok(())
     }
 
+    // One after the other, really: what is tuned is to be tested.
+    fn overlaps(&self) -> bool {
+        true
+    }
+
     // So few that warps have several turns.
     fn multiprocessors(&self) -> usize {
         2

@@ -1,6 +1,6 @@
 //! Kernels that share multiprocessors one way or another: the same answers, and the way that was found to be the fastest is kept.
 
-use super::ahead::OPTIONS;
+use super::ahead::{OPTIONS, answers, draws};
 use super::common::made;
 use super::common::runner::{Pool, with_batch};
 use super::common::tiny::Random;
@@ -12,6 +12,7 @@ use taper::backend::cuda::{Cuda, Sharing, Tuned};
 use taper::backend::{Backend, Token, Want};
 use taper::format::DType;
 use taper::model::config::Config;
+use taper::sample::Sampling;
 
 /// The logits of a few tokens, one after the other.
 fn logits(backend: &mut Cuda) -> Vec<f32> {
@@ -28,25 +29,37 @@ fn logits(backend: &mut Cuda) -> Vec<f32> {
 #[test]
 fn answers_are_the_same_with_kernels_side_by_side_and_alone() {
     // So many rows that warps have several turns, of which the last is not full.
-    let config = Config { ffn: 3232, ..config() };
-    for dtype in [DType::Q4_0, DType::Q4_1, DType::Q8_0] {
-        let weights = made::weights(&config, TIED, |_| dtype);
+    let config = Config { hidden: 256, heads: 8, ffn: 768, ..config() };
+    let mixed = |name: &str| if name.contains("attn_v") || name.contains("ffn_down") { DType::Q6K } else { DType::Q4K };
+    let types: [(&str, &dyn Fn(&str) -> DType); 4] =
+        [("Q4_0", &|_| DType::Q4_0), ("Q4_1", &|_| DType::Q4_1), ("Q6_K", &|_| DType::Q6K), ("Q4_K and Q6_K", &mixed)];
+    let draw = draws(Sampling::greedy(), &[]);
+    for (what, dtype) in types {
+        let weights = made::weights(&config, TIED, dtype);
         for (name, make) in gpus() {
             let mut backend = load_with(make(false), &config, &weights, OPTIONS);
-            let beside = logits(&mut backend);
-            backend.share(Sharing::Alone);
-            assert_eq!(beside, logits(&mut backend), "{dtype:?} on the {name}");
+            let (beside, answers_beside) = (logits(&mut backend), answers(&mut backend, 2, &draw));
+            for sharing in [Sharing::Alone, Sharing::Beside] {
+                backend.share(sharing);
+                assert_eq!(beside, logits(&mut backend), "{what} on the {name}, {sharing:?}");
+                assert_eq!(answers_beside, answers(&mut backend, 2, &draw), "{what} on the {name}, {sharing:?}");
+            }
             assert!(beside.iter().all(|logit| logit.is_finite()));
         }
     }
 }
 
+/// Of which steps take little time on the host, too.
+fn small() -> Config {
+    Config { layers: 1, hidden: 32, ffn: 32, heads: 2, kv_heads: 1, ..config() }
+}
+
 /// The sharing of a model that was tuned just now, and whether steps were run for it.
 fn tuned(folder: &Path, gpu: &str) -> Option<(Sharing, bool)> {
-    let weights = made::weights(&config(), TIED, |_| DType::Q4_0);
+    let weights = made::weights(&small(), TIED, |_| DType::Q4_0);
     let (_, make) = gpus().into_iter().next()?;
-    let mut backend = load_with(make(false), &config(), &weights, OPTIONS);
-    backend.tune(&Tuned::within(folder, gpu)).unwrap();
+    let mut backend = load_with(make(false), &small(), &weights, OPTIONS);
+    backend.tune(&Tuned::within(folder, gpu));
     let was_tried = backend.take_device_time().unwrap().launches > 0;
     Some((backend.sharing(), was_tried))
 }
@@ -56,7 +69,8 @@ fn what_was_found_is_kept_for_each_gpu_and_tried_again_where_the_file_is_damaged
     let cache = tempfile::tempdir().unwrap();
     let folder = cache.path().join("new");
     let file = folder.join("tuned.json");
-    let Some((found, true)) = tuned(&folder, "one") else { return };
+    let Some((found, was_tried)) = tuned(&folder, "one") else { return };
+    assert!(was_tried, "nothing is known yet");
     assert_eq!(tuned(&folder, "one"), Some((found, false)));
     // Whatever the file says is taken.
     let text = std::fs::read_to_string(&file).unwrap();
@@ -85,13 +99,26 @@ fn what_was_found_is_kept_for_each_gpu_and_tried_again_where_the_file_is_damaged
 
 #[test]
 fn a_model_that_was_tuned_answers_as_one_that_was_not() {
-    let weights = made::weights(&config(), TIED, |_| DType::Q4_0);
+    let weights = made::weights(&small(), TIED, |_| DType::Q4_0);
     for (name, make) in gpus() {
-        let mut backend = load_with(make(false), &config(), &weights, OPTIONS);
+        let mut backend = load_with(make(false), &small(), &weights, OPTIONS);
         let expected = logits(&mut backend);
-        let mut backend = load_with(make(false), &config(), &weights, OPTIONS);
-        backend.tune(&Tuned::default()).unwrap();
+        let mut backend = load_with(make(false), &small(), &weights, OPTIONS);
+        backend.tune(&Tuned::default());
         assert_eq!(logits(&mut backend), expected, "{name}");
         assert_eq!(backend.take_device_time().unwrap().idle_share(), None, "tuning is no generation, {name}");
+    }
+}
+
+#[test]
+fn a_model_whose_logits_are_no_numbers_for_the_token_that_is_tried_is_loaded_all_the_same() {
+    let cache = tempfile::tempdir().unwrap();
+    let weights = made::normed(&small(), TIED, |_| DType::Q4_0, |_| f32::MAX);
+    for (name, make) in gpus() {
+        let mut backend = load_with(make(false), &small(), &weights, OPTIONS);
+        backend.tune(&Tuned::within(cache.path(), "one"));
+        assert!(backend.take_device_time().unwrap().launches > 0, "it was tried, {name}");
+        assert_eq!(backend.sharing(), Sharing::Beside);
+        assert!(!cache.path().join("tuned.json").exists(), "nothing was found, {name}");
     }
 }

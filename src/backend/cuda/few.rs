@@ -29,17 +29,18 @@ pub fn coded_bytes(k: usize, is_normed: bool) -> usize {
 }
 
 /// How blocks of kernels with one row of packed numbers share a multiprocessor: see `most_registers` of `gemv.cuh`. Answers are the same.
+/// Those of 8 bits have too many bytes under way to share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
     /// A block of a kernel that adds to the residual stream beside one of the kernel before or behind it.
     Beside,
-    /// One block alone, of as many warps as pay.
+    /// One block by itself, of as many warps as pay; of narrow models two may fit even so.
     Alone,
 }
 
-/// Warps of a block. With 13 to 16, each quarter of a multiprocessor has four of them at least once, and its registers leave room for as many
-/// of a kernel that adds, not for four of its own kind; with 17 for neither.
+/// Warps of a block. With 13 to 16, the fullest quarter of a multiprocessor has four of them, and its registers leave room for four of a
+/// kernel that adds; with 17 it has five, which do not.
 const BESIDE: RangeInclusive<usize> = 13..=16;
 const ALONE: RangeInclusive<usize> = 17..=24;
 /// The same of a kernel that adds, alone.
@@ -71,7 +72,7 @@ pub struct Cut {
 impl Few<'_> {
     /// What a block can have: the same of `gemv.cuh`.
     fn most_warps(&self, at_once: usize, sharing: Sharing) -> usize {
-        match (self.what, sharing) {
+        match (self.what, self.takes(sharing)) {
             _ if at_once > 1 => WARPS,
             _ if self.format.is_float() => 16,
             ("logits", _) => 24,
@@ -82,11 +83,20 @@ impl Few<'_> {
         }
     }
 
+    /// Whether a group has 8 bits a number, or more.
+    fn is_long(&self) -> bool {
+        matrix_bytes(self.format, 1, GROUP * 8) >= GROUP * 8
+    }
+
+    fn takes(&self, sharing: Sharing) -> Sharing {
+        if self.is_long() { Sharing::Alone } else { sharing }
+    }
+
     /// Warps that a block has even if there is nothing for some to do: see [`Sharing`].
     fn least_warps(&self, most: usize, sharing: Sharing) -> usize {
         let least = match (self.what, sharing) {
             ("add_linear" | "logits", _) => 1,
-            _ if self.format.is_float() => 1,
+            _ if self.format.is_float() || self.is_long() => 1,
             (_, Sharing::Beside) => *BESIDE.start(),
             (_, Sharing::Alone) => *ALONE.start(),
         };
@@ -95,8 +105,7 @@ impl Few<'_> {
 
     /// Shared memory of a block with so many warps that have tiles: `stage.cuh`, and `Stream` of `stream.cuh`.
     fn shared(&self, at_once: usize, warps: usize) -> usize {
-        let is_long = matrix_bytes(self.format, 1, GROUP * 8) >= GROUP * 8;
-        let lots = match (self.tile, is_long) {
+        let lots = match (self.tile, self.is_long()) {
             (_, true) => 3,
             (1, false) => 4,
             (_, false) => 2,
@@ -107,7 +116,7 @@ impl Few<'_> {
 
     /// Of several packed rows, teams of warps (`several.rs`), or a row a block where blocks have no room for more. Otherwise one block a
     /// multiprocessor, of as few warps as it takes to have all tiles in as few turns as there can be, and of as many as it takes to
-    /// quantize four numbers each; with several rows in floating point, blocks of 8 warps for one turn.
+    /// quantize four numbers each and as [`Sharing`] asks for; with several rows in floating point, blocks of 8 warps for one turn.
     pub fn cut(&self, gpu: &dyn Gpu, sharing: Sharing) -> Cut {
         let is_float = self.format.is_float();
         if self.rows > 1
@@ -131,8 +140,11 @@ impl Few<'_> {
 
     /// So much that a multiprocessor has no room for two blocks, of a kernel whose registers leave some: see `most_registers` of `gemv.cuh`.
     fn least_shared(&self, gpu: &dyn Gpu, sharing: Sharing) -> usize {
-        let adds = self.what == "add_linear" && !self.format.is_float();
-        if adds && sharing == Sharing::Beside { gpu.shared_memory() / 2 + OF_ANY_BLOCK } else { 0 }
+        if self.what == "add_linear" && self.takes(sharing) == Sharing::Beside {
+            gpu.shared_memory() / 2 + OF_ANY_BLOCK
+        } else {
+            0
+        }
     }
 
     /// As many as it takes to quantize four numbers each.
@@ -169,12 +181,12 @@ impl Few<'_> {
 
 /// Warps of a block that are there to quantize alone, at most: their registers keep the next kernel's blocks out.
 const QUANTIZING_WARPS: usize = 24;
-/// Numbers of a strip: 32 groups, see `stream.cuh`.
+/// Numbers of a strip: 32 groups, see `lines.cuh`.
 pub const STRIP: usize = 32 * GROUP;
 /// Shared memory that every block takes beside its own.
 const OF_ANY_BLOCK: usize = 1024;
-/// Bytes that a warp's weights take at most: two rows of two strips in f32.
-const MOST_OF_A_WARP: usize = 2 * 2 * STRIP * 4;
+/// Bytes that a warp's weights take at most: three lots of two rows of a strip in f32.
+const MOST_OF_A_WARP: usize = 3 * 2 * STRIP * 4;
 /// Shared memory that kernels over matrices have beside what a launch gives them, at most.
 pub const OWN_SHARED: usize = 5120;
 

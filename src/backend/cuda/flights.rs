@@ -100,6 +100,11 @@ pub struct Flights {
 }
 
 impl Flights {
+    /// Forgets what was not collected, all of which has ended.
+    pub fn drop_all(&mut self) {
+        self.given.clear();
+    }
+
     /// The number of the next step that follows.
     pub fn next(&self) -> u64 {
         self.count

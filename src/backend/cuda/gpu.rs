@@ -134,6 +134,9 @@ pub trait Gpu {
     /// Bytes of shared memory that a block can have.
     fn shared_memory(&self) -> usize;
 
+    /// Whether kernels begin before the one in front has ended.
+    fn overlaps(&self) -> bool;
+
     /// Launches a kernel, whose one argument is these bytes.
     fn launch(&mut self, launch: &Launch<'_>, args: &[u8]) -> Result<()>;
 
@@ -326,6 +329,10 @@ impl Gpu for Nvidia {
                 e => return Err(failed("finish a step", DriverError(e))),
             }
         }
+    }
+
+    fn overlaps(&self) -> bool {
+        self.overlap
     }
 
     fn multiprocessors(&self) -> usize {

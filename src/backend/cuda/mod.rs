@@ -47,7 +47,7 @@ use self::model::{Layer, Model};
 use self::prefill::Tiles;
 use self::replay::Replays;
 use self::step::{Inbox, STEPS, Step};
-use super::outcome::Outcome;
+use super::outcome::{KEPT, Outcome};
 use super::{Backend, Batch, DeviceTime, KvType, Limits, MemoryPlan, MemoryUse, PageOp, StepOut};
 use crate::error::Result;
 use crate::format::TensorInfo;
@@ -59,6 +59,7 @@ use crate::terminal::progress::Mode;
 /// Steps that the host may be ahead: one that runs, one that waits for it, and one for when the host is late.
 const AHEAD: usize = 3;
 const _: () = assert!(AHEAD <= STEPS, "a step's place is free again when it is collected");
+const _: () = assert!(AHEAD <= KEPT, "what steps in flight chose is to be found when they are collected");
 
 /// How it computes; faults are isolated by doing without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

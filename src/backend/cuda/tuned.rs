@@ -1,4 +1,5 @@
-//! What tuning found for each GPU and model, kept in the cache folder: trying takes a tenth of a second, once.
+//! What tuning found for each GPU and model, kept in the cache folder: trying takes a tenth of a second or two, once. Of two tapers that try
+//! at the same time one's is lost, and tried again.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::few::Sharing;
 use super::images::IMAGES;
 use super::model::Model;
+use crate::backend::KvType;
 
 /// Where it is kept; by default nowhere.
 #[derive(Debug, Clone, Default)]
@@ -32,15 +34,15 @@ impl Tuned {
         Self { file: Some(folder.join("tuned.json")), gpu: gpu.into() }
     }
 
-    pub(super) fn known(&self, model: &Model) -> Option<Sharing> {
-        read(self.file.as_deref()?).by_model.get(&self.key(model)).copied()
+    pub(super) fn known(&self, model: &Model, kv_type: KvType) -> Option<Sharing> {
+        read(self.file.as_deref()?).by_model.get(&self.key(model, kv_type)).copied()
     }
 
     /// A cache that cannot be written costs trying again and nothing else.
-    pub(super) fn remember(&self, model: &Model, sharing: Sharing) {
+    pub(super) fn remember(&self, model: &Model, kv_type: KvType, sharing: Sharing) {
         let Some(path) = &self.file else { return };
         let mut known = read(path);
-        known.by_model.insert(self.key(model), sharing);
+        known.by_model.insert(self.key(model, kv_type), sharing);
         // Written beside and renamed: another taper reads the old ones or the new ones.
         let part = path.with_extension(format!("part{}", std::process::id()));
         let written = path
@@ -53,17 +55,19 @@ impl Tuned {
         }
     }
 
-    /// The GPU, and all that launches depend on.
-    fn key(&self, model: &Model) -> String {
+    /// The GPU, and what kernels of one row depend on.
+    fn key(&self, model: &Model, kv_type: KvType) -> String {
         let c = &model.config;
         let mut formats = Sha256::new();
+        formats.update(format!("{:?}", model.head.format));
         for l in &model.layers {
             let all = [l.qkv[0], l.qkv[1], l.qkv[2], l.o, l.gate, l.up, l.down].map(|m| m.format);
             formats.update(format!("{all:?}"));
         }
         let formats = short(formats);
-        let (q, kv) = (c.q_dim(), c.kv_dim());
-        format!("{}, {} layers of {}/{q}/{kv}/{}, types {formats}", self.gpu, c.layers, c.hidden, c.ffn)
+        let (q, kv, dim, vocab, kept) = (c.q_dim(), c.kv_dim(), c.head_dim, c.vocab, kv_type.name());
+        let gpu = &self.gpu;
+        format!("{gpu}, {} layers of {}/{q}/{kv}/{dim}/{}, {vocab}, {kept}, types {formats}", c.layers, c.hidden, c.ffn)
     }
 }
 
