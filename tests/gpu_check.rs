@@ -67,8 +67,12 @@ fn arguments_name_parts_and_a_file() {
     let wanted: Vec<&str> = PARTS.into_iter().filter(|part| some.wants(part)).collect();
     assert_eq!((wanted, some.file.as_deref()), (vec!["race", "fidelity", "speed"], Some("a.gguf")));
     assert_eq!(of("fidelity memory").unwrap().file, None, "a part's name is no file's");
-    for (line, wrong) in [("a.gguf", "`a.gguf`"), ("speed a.gguf", "`a.gguf`"), ("fidelity a.gguf b.gguf", "`b.gguf`")]
-    {
+    for (line, wrong) in [
+        ("a.gguf", "`a.gguf`"),
+        ("speed a.gguf", "`a.gguf`"),
+        ("fidelity a.gguf b.gguf", "`b.gguf`"),
+        ("race --help", "parity, race"),
+    ] {
         assert!(of(line).unwrap_err().contains(wrong), "{line}");
     }
 }

@@ -14,14 +14,14 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Flags are Cargo's own.
+    /// The one flag is Cargo's own.
     ///
     /// # Errors
     /// What is wrong, for people.
     pub fn of(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut asked = Self::default();
         let mut takes_file = false;
-        for argument in arguments.filter(|argument| !argument.starts_with('-')) {
+        for argument in arguments.filter(|argument| argument != "--bench") {
             let is_part = PARTS.contains(&argument.as_str());
             if is_part {
                 takes_file = argument == WITH_FILE;

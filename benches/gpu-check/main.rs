@@ -44,18 +44,18 @@ pub struct Finding {
 }
 
 fn main() -> ExitCode {
-    let gpu = match probe::look() {
-        Ok(gpu) => gpu,
-        Err(absence) => {
-            println!("skipped: no GPU is checked, {}", absence.what());
-            return ExitCode::SUCCESS;
-        }
-    };
     let asked = match Asked::of(std::env::args().skip(1)) {
         Ok(asked) => asked,
         Err(what) => {
             println!("{what}");
             return ExitCode::from(2);
+        }
+    };
+    let gpu = match probe::look() {
+        Ok(gpu) => gpu,
+        Err(absence) => {
+            println!("skipped: no GPU is checked, {}", absence.what());
+            return ExitCode::SUCCESS;
         }
     };
     let (major, minor) = gpu.capability;

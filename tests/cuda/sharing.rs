@@ -26,12 +26,15 @@ fn logits(backend: &mut Cuda) -> Vec<f32> {
     all
 }
 
+/// A tensor's type by its name.
+type TypeOf<'a> = &'a dyn Fn(&str) -> DType;
+
 #[test]
 fn answers_are_the_same_with_kernels_side_by_side_and_alone() {
     // So many rows that warps have several turns, of which the last is not full.
     let config = Config { hidden: 256, heads: 8, ffn: 768, ..config() };
     let mixed = |name: &str| if name.contains("attn_v") || name.contains("ffn_down") { DType::Q6K } else { DType::Q4K };
-    let types: [(&str, &dyn Fn(&str) -> DType); 4] =
+    let types: [(&str, TypeOf<'_>); 4] =
         [("Q4_0", &|_| DType::Q4_0), ("Q4_1", &|_| DType::Q4_1), ("Q6_K", &|_| DType::Q6K), ("Q4_K and Q6_K", &mixed)];
     let draw = draws(Sampling::greedy(), &[]);
     for (what, dtype) in types {
