@@ -75,6 +75,20 @@ fn known<'a>(folder: Option<&'a Path>, purpose: &str, variable: &str) -> Result<
     })
 }
 
+/// Writes a small file of the cache beside its place and renames it: another taper reads the old one or the new one.
+///
+/// # Errors
+/// When it cannot be written; nothing of it is left then.
+pub fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let part = path.with_extension(format!("part{}", std::process::id()));
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    let written = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part); // whatever was written of it
+    }
+    written
+}
+
 /// The environment of this process, as the functions here take it.
 pub fn process_env(name: &str) -> Option<OsString> {
     std::env::var_os(name)
@@ -168,5 +182,20 @@ mod tests {
     fn the_interpreter_can_be_chosen() {
         assert_eq!(python(env(&[])), "python3");
         assert_eq!(python(env(&[("TAPER_PYTHON", "/opt/py")])), "/opt/py");
+    }
+
+    #[test]
+    fn a_file_is_kept_whole_and_what_cannot_be_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/figures.json");
+        for bytes in [b"first".as_slice(), b"then"] {
+            keep(&path, bytes).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        // A folder is in the way.
+        let taken = folder.path().join("taken");
+        std::fs::create_dir_all(taken.join("full")).unwrap();
+        keep(&taken, b"x").unwrap_err();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the two folders");
     }
 }

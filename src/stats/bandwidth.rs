@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::machine;
-use crate::config::Dirs;
+use crate::config::{self, Dirs};
 use crate::engine::fit::available_memory;
 
 const MIB: u64 = 1 << 20;
@@ -101,13 +101,7 @@ pub fn remember(dirs: &Dirs, threads: usize, bytes_per_second: f64) {
     let mut known = read(&path, &machine::name());
     known.by_threads.retain(|(n, _)| *n != threads);
     known.by_threads.push((threads, bytes_per_second));
-    // Written beside and renamed: another taper reads the old figures or the new ones.
-    let part = path.with_extension(format!("part{}", std::process::id()));
-    let written = path
-        .parent()
-        .map_or(Ok(()), std::fs::create_dir_all)
-        .and_then(|()| std::fs::write(&part, serde_json::to_vec(&known)?))
-        .and_then(|()| std::fs::rename(&part, &path));
+    let written = serde_json::to_vec(&known).map_err(Into::into).and_then(|bytes| config::keep(&path, &bytes));
     if let Err(e) = written {
         tracing::debug!("the measured bandwidth is not kept: {e}");
     }

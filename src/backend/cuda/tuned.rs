@@ -12,6 +12,7 @@ use super::few::Sharing;
 use super::images::IMAGES;
 use super::model::Model;
 use crate::backend::KvType;
+use crate::config;
 
 /// Where it is kept; by default nowhere.
 #[derive(Debug, Clone, Default)]
@@ -43,13 +44,8 @@ impl Tuned {
         let Some(path) = &self.file else { return };
         let mut known = read(path);
         known.by_model.insert(self.key(model, kv_type), sharing);
-        // Written beside and renamed: another taper reads the old ones or the new ones.
-        let part = path.with_extension(format!("part{}", std::process::id()));
-        let written = path
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| std::fs::write(&part, serde_json::to_vec_pretty(&known)?))
-            .and_then(|()| std::fs::rename(&part, path));
+        let written =
+            serde_json::to_vec_pretty(&known).map_err(Into::into).and_then(|bytes| config::keep(path, &bytes));
         if let Err(e) = written {
             tracing::debug!("what was the fastest is not kept: {e}");
         }
