@@ -34,7 +34,7 @@ use common::runner::{Pool, Running, step, with_batch};
 use common::tiny::{self, Random};
 use emulator::{Host, alone, function, kernels};
 use taper::backend::candle::{self, Candle};
-use taper::backend::cuda::layout::{Planes, matrix_bytes};
+use taper::backend::cuda::layout::{Planes, magnitudes, matrix_bytes};
 use taper::backend::cuda::{self, Cuda, Gpu, Nvidia, Options, probe};
 use taper::backend::{Backend, Batch, KvType, Limits, PAGE, PageOp, Phases, Probe, Slot, Token, Want};
 use taper::format::packed::{CODEBOOK, Format, GROUP, TILE, pack_row, unpack_row};
@@ -290,7 +290,7 @@ struct Matrix {
     planes: *const u8,
     rows: i32,
     k: i32,
-    codebook: [i8; 16],
+    codebook: [u8; 16],
 }
 
 #[test]
@@ -321,7 +321,8 @@ fn sums_of_groups_are_the_integers_of_the_scalar_reference() {
             planes.put(r, &tile, r % TILE);
             unpack_row(format, &CODEBOOK, &tile, r % TILE, numbers);
         }
-        let matrix = Matrix { planes: aligned.as_ptr().cast(), rows: rows as i32, k: k as i32, codebook: CODEBOOK };
+        let codebook = magnitudes(&CODEBOOK).unwrap();
+        let matrix = Matrix { planes: aligned.as_ptr().cast(), rows: rows as i32, k: k as i32, codebook };
         let codes: Vec<u128> =
             Random(k as u64).values(k / 4).iter().map(|x| u128::from(x.to_bits()) * 0x1_0001_0001).collect();
         // SAFETY: any bits are codes.

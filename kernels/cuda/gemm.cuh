@@ -205,7 +205,8 @@ struct Packed {
 
     DEVICE void multiply(Room& room, Source weights, const Activations& x, int first, int count, const uint32_t* codebook,
                          Sums& sums) {
-        const uint32_t table[4] = {codebook[0], codebook[1], codebook[2], codebook[3]};
+        uint32_t table[4];
+        signed_table(codebook, table);
         int groups = int(x.k / GROUP), stages = (groups + TOGETHER - 1) / TOGETHER;
         Rows rows = {x, first, count};
         Copier<W> copies = copier<W>(weights, rows, groups);

@@ -310,7 +310,7 @@ DEVICE Known known_of(const Feed<W, Source>& feed, int tile) {
     int g = lane_id() / 4, t = lane_id() % 4;
     Known known = {};
     if constexpr (std::is_same_v<W, Lut4>)
-        for (int i = 0; i < 4; i++) known.table[i] = feed.matrix(tile, g).codebook[i];
+        signed_table(feed.matrix(tile, g).codebook, known.table);
     if constexpr (W::HALVES)
         for (int i = 0; i < 2; i++) known.units[i] = feed.begin(tile, 2 * t + i) / 8;
     return known;

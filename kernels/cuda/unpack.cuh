@@ -11,7 +11,7 @@ struct Matrix {
     const uint8_t* planes;
     int rows;
     int k;
-    uint32_t codebook[4];  // Lut4's 16 signed bytes.
+    uint32_t codebook[4];  // Lut4's 16 numbers without their signs: no one of the first eight is above 0, none of the others below.
 };
 
 // 32 codes in the order of k, and how an integer sum of them becomes a number; see dot.cuh.
@@ -38,6 +38,23 @@ DEVICE T shared(const uint8_t* from) {
 
 // Of a word, the codes of numbers 0 to 3 and 4 to 7: byte b has number b in its low half, 4 + b in the high one.
 DEVICE uint2 nibble_pair(uint32_t w) { return {w & 0x0F0F0F0Fu, w >> 4 & 0x0F0F0F0Fu}; }
+
+// The bytes of `low` and `high` that the nibbles of the lower half of `which` name, 0 to 7; 0 for those above, bytes having no sign.
+DEVICE uint32_t picked(uint32_t low, uint32_t high, uint32_t which) {
+#ifdef __CUDACC__
+    // Of a nibble above 7 the byte's sign is copied to all of its bits.
+    uint32_t four;
+    asm("prmt.b32 %0,%1,%2,%3;" : "=r"(four) : "r"(low), "r"(high), "r"(which));
+    return four;
+#else
+    return host::picked(low, high, which);
+#endif
+}
+
+// A codebook's 16 signed bytes. Subtractions borrow from no neighbour: the bytes are made 128 larger for it.
+DEVICE void signed_table(const uint32_t* codebook, uint32_t (&table)[4]) {
+    for (int i = 0; i < 2; i++) table[i] = (0x80808080u - codebook[i]) ^ 0x80808080u, table[2 + i] = codebook[2 + i];
+}
 
 // The same where nibble j is number j, which is looked up in 16 signed bytes. A permutation takes the lower three bits of four
 // nibbles; the fourth picks between the table's halves.
@@ -74,10 +91,6 @@ DEVICE Codes codes_by(uint4 q, Pair pair) {
 
 DEVICE Codes nibbles(uint4 q) {
     return codes_by(q, [](uint32_t w, int) { return nibble_pair(w); });
-}
-
-DEVICE Codes looked_up(uint4 q, const uint32_t* table) {
-    return codes_by(q, [&](uint32_t w, int) { return looked_up_pair(w, table); });
 }
 
 // 32 signed bytes: the first 16 of every group in the first plane, the others in the second.

@@ -40,6 +40,17 @@ inline double double_bits(uint32_t low, uint32_t high) {
     memcpy(&x, &bits, 8);
     return x;
 }
+// As `prmt` gives them.
+inline uint32_t picked(uint32_t low, uint32_t high, uint32_t which) {
+    uint64_t both = low | uint64_t(high) << 32;
+    uint32_t r = 0;
+    for (int i = 0; i < 4; i++) {
+        unsigned nibble = which >> 4 * i & 15, byte = both >> 8 * (nibble & 7) & 0xFF;
+        if (nibble > 7) byte = byte & 0x80 ? 0xFF : 0;
+        r |= uint32_t(byte) << 8 * i;
+    }
+    return r;
+}
 // A clock that goes on by a microsecond whenever it is read; each test has its own.
 inline uint64_t nanoseconds() {
     static thread_local uint64_t now;

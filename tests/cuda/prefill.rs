@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the kernels are C++")]
 
 use taper::backend::cuda::Options;
+use taper::backend::cuda::layout::magnitudes;
 use taper::backend::{Backend, KvType, PageOp, Phases, Probe, Slot, Token, Want};
 use taper::format::DType;
 use taper::format::packed::{CODEBOOK, Format, GROUP, TILE, pack_row, unpack_row};
@@ -221,7 +222,8 @@ fn tiles_of_integers_are_exact_with_and_without_rests() {
             planes.put(r, &tile, r % TILE);
             unpack_row(format, &CODEBOOK, &tile, r % TILE, numbers);
         }
-        let matrix = Matrix { planes: aligned.as_ptr().cast(), rows: columns as i32, k: k as i32, codebook: CODEBOOK };
+        let codebook = magnitudes(&CODEBOOK).unwrap();
+        let matrix = Matrix { planes: aligned.as_ptr().cast(), rows: columns as i32, k: k as i32, codebook };
         let mut random = Random(i as u64);
         let (x, rests) = (codes(&mut random, rows * k, most), codes(&mut random, rows * k, most));
         let flat = |x: &[Sixteen]| -> Vec<i32> { x.iter().flat_map(|s| s.0).map(i32::from).collect() };

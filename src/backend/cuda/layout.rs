@@ -5,6 +5,7 @@
 //! a row is taken out of its tile there, so that a number means the same on every backend. `kernels/cuda/dot.cuh` is
 //! the other side of this.
 
+use crate::format::dequantize::Codebook;
 use crate::format::packed::{Format, GROUP, MINIMUM, TILE, q4k, q6k};
 
 /// Every matrix and vector begins on such a boundary.
@@ -83,6 +84,13 @@ impl Planes<'_> {
         }
         lines
     }
+}
+
+/// A codebook as kernels have it: its numbers without their signs, of which each half has one. `None` of one whose halves have both.
+pub fn magnitudes(codebook: &Codebook) -> Option<[u8; size_of::<Codebook>()]> {
+    let (below, above) = codebook.split_at(codebook.len() / 2);
+    let has_signs = below.iter().all(|x| (-127..=0).contains(x)) && above.iter().all(|x| *x >= 0);
+    has_signs.then(|| codebook.map(i8::unsigned_abs))
 }
 
 /// A group of a row in all planes.
@@ -175,4 +183,27 @@ fn put_words(to: &mut [u8], word: impl Fn(usize) -> u32) {
 fn side_by_side(word: u32) -> u32 {
     let pairs = (word | word >> 4) & 0x00FF_00FF;
     (pairs | pairs >> 8) & 0xFFFF
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::packed::CODEBOOK;
+
+    #[test]
+    fn a_codebook_of_two_halves_is_kept_without_signs_and_no_other() {
+        let kept = magnitudes(&CODEBOOK).unwrap();
+        assert_eq!((kept[0], kept[7], kept[8], kept[15]), (127, 10, 1, 113));
+        let changed = |i: usize, x: i8| {
+            let mut codebook = CODEBOOK;
+            codebook[i] = x;
+            magnitudes(&codebook)
+        };
+        assert_eq!(changed(7, 0).map(|kept| kept[7]), Some(0));
+        assert_eq!(changed(8, 0).map(|kept| kept[8]), Some(0));
+        // A byte whose highest bit is set would be taken for a sign.
+        for (i, x) in [(7, 1), (8, -1), (0, -128)] {
+            assert_eq!(changed(i, x), None, "{i}: {x}");
+        }
+    }
 }

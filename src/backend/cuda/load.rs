@@ -5,7 +5,7 @@ use std::thread;
 
 use super::args::Matrix as Place;
 use super::gpu::{Gpu, Pinned};
-use super::layout::{Planes, matrix_bytes, plane_bytes};
+use super::layout::{Planes, magnitudes, matrix_bytes, plane_bytes};
 use super::memory::Arena;
 use super::model::Matrix;
 use crate::error::{Error, Result};
@@ -77,7 +77,10 @@ impl<'a> Loader<'a> {
         let weights = self.weights;
         let codebook = weights.rows(name, |stored| self.rows(stored, &matrix).map(|()| stored.codebook()))?;
         let codebook = codebook.map_err(|e| e.of(name, weights))?;
-        matrix.place.codebook = codebook.map(i8::cast_unsigned);
+        if format == Format::Lut4 {
+            let mixed = || Error::model(format!("{name} has a codebook whose halves are of both signs"));
+            matrix.place.codebook = magnitudes(&codebook).ok_or_else(mixed)?;
+        }
         self.progress.set(self.arena.next - self.begin);
         Ok(matrix)
     }
