@@ -222,7 +222,7 @@ pub struct SamplingArgs {
         allow_negative_numbers = true
     )]
     pub min_p: f32,
-    /// Make tokens of the last 64 less likely; 1 is off
+    /// Make tokens of the last 64, the prompt's too, less likely; 1 is off
     #[arg(
         long,
         value_name = "X",

@@ -38,6 +38,12 @@ impl Asked {
         Ok(asked)
     }
 
+    /// What is wrong with the file, before anything else takes its time.
+    pub fn missing_file(&self) -> Option<String> {
+        let file = self.file.as_deref().filter(|file| !std::path::Path::new(file).is_file())?;
+        Some(format!("there is no file `{file}` for {WITH_FILE}"))
+    }
+
     pub fn wants(&self, part: &str) -> bool {
         self.named.is_empty() || self.named.iter().any(|name| name == part)
     }

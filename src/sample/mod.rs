@@ -80,12 +80,19 @@ impl Sampling {
                 return Err(Error::usage(format!("--{name} is {value}; {low} to {high} is possible")));
             }
         }
-        if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| bias.is_nan() || *bias == f32::INFINITY) {
-            return Err(Error::usage(format!("the logit bias of token {id} is {bias}; it must be a number or -inf")));
+        // Sums of many stay numbers.
+        let is_usable = |bias: f32| bias == f32::NEG_INFINITY || bias.abs() <= MOST_BIAS;
+        if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| !is_usable(*bias)) {
+            return Err(Error::usage(format!(
+                "the logit bias of token {id} is {bias}; -{MOST_BIAS:e} to {MOST_BIAS:e} and -inf are possible"
+            )));
         }
         Ok(())
     }
 }
+
+/// The largest bias of a logit.
+const MOST_BIAS: f32 = 1e30;
 
 /// A token on its way through the chain.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -157,7 +164,7 @@ pub struct Changes<'a> {
 /// No logit is a number.
 pub fn unusable() -> Error {
     Error::runtime("the model gave no usable logits (all are NaN or forbidden)")
-        .help("the weights may be damaged: download the model again")
+        .help("allow some token where --logit-bias forbids all; otherwise the weights may be damaged: download the model again")
 }
 
 impl Draw<'_> {

@@ -140,10 +140,15 @@ fn values_out_of_range_are_named_as_on_the_command_line() {
     let what = |s: Sampling| s.check().unwrap_err().what().to_owned();
     assert_eq!(what(Sampling { temperature: f32::NAN, ..plain() }), "--temp is NaN; 0 to 1000 is possible");
     assert_eq!(what(Sampling { top_p: 1.5, ..plain() }), "--top-p is 1.5; 0 to 1 is possible");
-    assert_eq!(
-        what(Sampling { logit_bias: vec![(5, f32::INFINITY)], ..plain() }),
-        "the logit bias of token 5 is inf; it must be a number or -inf"
-    );
+    for (bias, told) in [(f32::INFINITY, "inf"), (f32::NAN, "NaN"), (-2e30, "-2000000000000000000000000000000")] {
+        assert_eq!(
+            what(Sampling { logit_bias: vec![(4, 1.0), (5, bias)], ..plain() }),
+            format!("the logit bias of token 5 is {told}; -1e30 to 1e30 and -inf are possible")
+        );
+    }
+    for bias in [f32::NEG_INFINITY, 1e30] {
+        Sampling { logit_bias: vec![(5, bias)], ..plain() }.check().unwrap();
+    }
     assert_eq!(what(Sampling { repeat_penalty: 0.0, ..plain() }), "--repeat-penalty is 0; 0.001 to 1000 is possible");
 }
 

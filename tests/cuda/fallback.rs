@@ -25,9 +25,13 @@ int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = 1000000; return de
 
 /// Why no GPU is used with such a driver: as `--device cuda`, doctor and `-v` say it.
 fn check_driver(variables: &[(&str, &str)], what: &str, advice: &str) {
+    check_library(DRIVER, variables, what, advice);
+}
+
+fn check_library(text: &str, variables: &[(&str, &str)], what: &str, advice: &str) {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("driver.c");
-    std::fs::write(&source, DRIVER).unwrap();
+    std::fs::write(&source, text).unwrap();
     let library = folder.path().join("libcuda.so.1");
     let mut compiler = Command::new("cc");
     assert!(compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status().unwrap().success());
@@ -78,6 +82,12 @@ fn without_a_driver_the_library_that_is_missing_is_named() {
 fn an_old_driver_is_told_from_the_one_that_is_needed() {
     let what = "the NVIDIA driver is too old: it supports CUDA 12.4, and 13.0 is needed";
     check_driver(&[("FAKE_VERSION", "12040")], what, "install NVIDIA's driver 580 or newer");
+}
+
+#[test]
+fn a_library_of_the_drivers_name_that_is_none_is_told_of() {
+    let what = "the libcuda.so that is found is no NVIDIA driver: it has no cuDriverGetVersion";
+    check_library("int nothing;", &[], what, "install NVIDIA's driver 580 or newer");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Gpu {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Absence {
     NoDriver,
+    /// There is a library of its name that has not its functions.
+    NotTheDriver,
     /// The CUDA version that the driver supports.
     OldDriver(i32, i32),
     NoGpu,
@@ -41,6 +43,9 @@ impl Absence {
     pub fn what(&self) -> String {
         match self {
             Self::NoDriver => "the NVIDIA driver is not installed: there is no libcuda.so.1".into(),
+            Self::NotTheDriver => {
+                "the libcuda.so that is found is no NVIDIA driver: it has no cuDriverGetVersion".into()
+            }
             Self::OldDriver(major, minor) => format!(
                 "the NVIDIA driver is too old: it supports CUDA {major}.{minor}, and {}.{} is needed",
                 NEEDED.0, NEEDED.1
@@ -55,7 +60,7 @@ impl Absence {
     /// What the user can do about it.
     fn help(&self) -> &'static str {
         match self {
-            Self::NoDriver | Self::OldDriver(..) => {
+            Self::NoDriver | Self::NotTheDriver | Self::OldDriver(..) => {
                 "install NVIDIA's driver 580 or newer, or leave --device out to compute on the CPU"
             }
             Self::NoKernels => {
@@ -83,8 +88,12 @@ pub fn look() -> Result<Gpu, Absence> {
     if !unsafe { sys::is_culib_present() } {
         return Err(Absence::NoDriver);
     }
+    // SAFETY: the function is not called here; asking for one that is missing would panic.
+    if unsafe { sys::culib().get::<unsafe extern "C" fn()>(b"cuDriverGetVersion\0") }.is_err() {
+        return Err(Absence::NotTheDriver);
+    }
     let mut version = 0;
-    // SAFETY: the library is there, and every driver has this function.
+    // SAFETY: the library is there, and has this function.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(failed)?;
     let supported = (version / 1000, version % 1000 / 10);
     if supported < NEEDED {
