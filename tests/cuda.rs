@@ -20,8 +20,6 @@ mod hashes;
 mod kept;
 #[path = "cuda/long.rs"]
 mod long;
-#[path = "cuda/persistent.rs"]
-mod persistent;
 #[path = "cuda/prefill.rs"]
 mod prefill;
 #[path = "cuda/several.rs"]

@@ -34,7 +34,7 @@ constexpr int PAGE = 32;
 #ifdef __CUDACC__
 #define LAUNCH_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
 #else
-#define LAUNCH_SHARED(name) uint8_t* name = host::room
+#define LAUNCH_SHARED(name) uint8_t* name = host::launch_shared
 #endif
 
 // A kernel that may begin before the one in front of it has ended: it says so to the one behind it, and reads nothing but weights
@@ -151,37 +151,7 @@ DEVICE void meet_in_warp() {
 #endif
 }
 
-// Where a thread waits for what others do: on the host they have to have their turns.
-DEVICE void let_others_go_on() {
-#ifndef __CUDACC__
-    host::let_others_go_on();
-#endif
-}
-
 DEVICE bool any_of_warp(bool x) { return __any_sync(~0u, x); }
-
-// The threads that compute together: all of the block, or its first ones.
-struct WholeBlock {
-    DEVICE int threads() { return blockDim.x; }
-    DEVICE void meet() { __syncthreads(); }
-};
-
-// Barriers that not all of a block's threads come to. One who arrives goes on, one who meets waits for so many to have come.
-DEVICE void meet_some(int barrier, int threads) {
-#ifdef __CUDACC__
-    asm volatile("bar.sync %0,%1;" ::"r"(barrier), "r"(threads) : "memory");
-#else
-    host::meet_some(barrier, threads);
-#endif
-}
-
-DEVICE void arrive_some(int barrier, int threads) {
-#ifdef __CUDACC__
-    asm volatile("bar.arrive %0,%1;" ::"r"(barrier), "r"(threads) : "memory");
-#else
-    host::arrive_some(barrier, threads);
-#endif
-}
 
 // The sum over a block of THREADS, the same in every thread. `room` is WARPS numbers that nobody else uses.
 DEVICE float block_sum(float x, float* room) {
@@ -192,25 +162,6 @@ DEVICE float block_sum(float x, float* room) {
     float sum = 0;
     for (int w = 0; w < WARPS; w++) sum += room[w];
     return sum;
-}
-
-// Counts blocks, without a word about what else they did.
-DEVICE void count_up(uint32_t* counter) {
-#ifdef __CUDACC__
-    asm volatile("red.relaxed.gpu.global.add.u32 [%0],1;" ::"l"(counter) : "memory");
-#else
-    ++*counter;
-#endif
-}
-
-DEVICE uint32_t counted(const uint32_t* counter) {
-#ifdef __CUDACC__
-    uint32_t count;
-    asm volatile("ld.relaxed.gpu.global.u32 %0,[%1];" : "=r"(count) : "l"(counter) : "memory");
-    return count;
-#else
-    return *counter;
-#endif
 }
 
 // A logit and its id as one number, of which the largest is the likeliest token, the first among equals. 0 is for what is no

@@ -61,31 +61,27 @@ DEVICE Goes goes_to(const QkvArgs& a, const Pair& pair, int t) {
     return {fresh(a.angles + int64_t(t) * (a.cache.head_dim / 2) + pair.d / 2), fresh(a.places + t)};
 }
 
-// Bias, RoPE (a, b) -> (a cos - b sin, b cos + a sin); `row` is the first of the pair's two.
-DEVICE float2 turned_pair(const float* bias, int64_t kind, int row, float x, float y, float2 angle) {
-    if (bias) {
-        x += bias[row];
-        y += bias[row + 1];
-    }
-    if (kind == VALUE) return make_float2(x, y);
-    return make_float2(fmaf(x, angle.x, -(y * angle.y)), fmaf(y, angle.x, x * angle.y));
-}
-
-// Where a pair of a key or a value goes.
-DEVICE int64_t place_in(const Cache& c, int64_t kind, int head, int d, int place) {
-    int64_t block = (kind == VALUE ? c.kv_heads : 0) + head;
-    return (place / PAGE) * c.page + c.layer + (block * PAGE + place % PAGE) * c.head_dim + d;
-}
-
-// Queries to their row, keys and values to their pages.
+// Bias, RoPE (a, b) -> (a cos - b sin, b cos + a sin), keys and values to their pages.
 DEVICE void put_pair(const QkvArgs& a, const Pair& pair, int t, float x, float y, Goes to) {
     const Part& part = a.parts[pair.part];
-    float2 turned = turned_pair(part.bias, part.kind, pair.row, x, y, to.angle);
+    int row = pair.row, dim = a.cache.head_dim, head = pair.head, d = pair.d;
+    if (part.bias) {
+        x += part.bias[row];
+        y += part.bias[row + 1];
+    }
+    if (part.kind != VALUE) {
+        float turned = fmaf(x, to.angle.x, -(y * to.angle.y));
+        y = fmaf(y, to.angle.x, x * to.angle.y);
+        x = turned;
+    }
     if (part.kind == QUERY) {
-        *reinterpret_cast<float2*>(a.query + int64_t(t) * part.matrix.rows + pair.row) = turned;
+        float* query = a.query + int64_t(t) * part.matrix.rows + row;
+        *reinterpret_cast<float2*>(query) = make_float2(x, y);
         return;
     }
-    store(a.cache, place_in(a.cache, part.kind, pair.head, pair.d, to.place), turned.x, turned.y);
+    int64_t block = (part.kind == VALUE ? a.cache.kv_heads : 0) + head;
+    int64_t at = (to.place / PAGE) * a.cache.page + a.cache.layer + (block * PAGE + to.place % PAGE) * dim + d;
+    store(a.cache, at, x, y);
 }
 
 DEVICE float swiglu(float gate, float up) {

@@ -14,12 +14,11 @@ struct __align__(16) StagedGroup {
 // The same as Stager, for numbers as they are. Its sums of squares are in the same order, so that a row's answer does not depend on
 // whether it came alone.
 template <bool NORMS>
-struct NumberStager : Reader<NORMS, WholeBlock, Settled> {
-    using Of = Reader<NORMS, WholeBlock, Settled>;
-    using Of::row, Of::fours;
+struct NumberStager : Reader<NORMS> {
+    using Reader<NORMS>::row, Reader<NORMS>::fours;
     StagedGroup* to;
 
-    DEVICE_MEMBER NumberStager(const Row& from, uint8_t* room) : Of(from, {}), to(reinterpret_cast<StagedGroup*>(room)) {}
+    DEVICE_MEMBER NumberStager(const Row& from, uint8_t* room) : Reader<NORMS>(from), to(reinterpret_cast<StagedGroup*>(room)) {}
 
     // The room that it takes: few.rs has the same.
     DEVICE_MEMBER static int bytes(int groups) { return groups * int(sizeof(StagedGroup)); }

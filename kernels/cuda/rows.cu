@@ -37,7 +37,7 @@ DEVICE void quantize_row(const QuantizeArgs& a) {
     }
     if (!a.keeps_numbers) return;
     for (int64_t i = threadIdx.x; i < a.to.k; i += blockDim.x) {
-        float x = handed(fresh(stager.row.numbers + i));
+        float x = fresh(stager.row.numbers + i);
         a.to.numbers[to * a.to.k + i] = NORMS ? x * a.row.weight[i] : x;
     }
 }

@@ -7,7 +7,6 @@
 // does.
 #pragma once
 
-#include "handed.cuh"
 #include "quantize.cuh"
 
 // A row of k numbers; `weight` is that of the norm that it is still to go through, or null.
@@ -93,25 +92,19 @@ DEVICE Staged places_of(uint8_t* room, int groups) {
 
 // A row on its way into a block's shared memory: a thread has four neighbouring numbers at a time. A kernel's instructions are run once
 // or twice, and four or more warps share an issue slot: there are to be few.
-template <bool NORMS, class Team, class From>
+template <bool NORMS>
 struct Reader {
     Row row;
-    From source;
     int fours;
     // Under way: this thread's next numbers, and the weights of the first.
     static constexpr int AHEAD = NORMS ? 1 : 3;
     float4 numbers[AHEAD], weight;
 
-    DEVICE_MEMBER Reader(const Row& of, From from) : row(of), source(from), fours(int(of.k / FOUR)) {}
+    DEVICE_MEMBER Reader(const Row& from) : row(from), fours(int(from.k / FOUR)) {}
 
     // Lanes behind the end do as the last one does, and write nothing.
     DEVICE_MEMBER int which(int t) const { return min(t, fours - 1); }
-    DEVICE_MEMBER const float4* place(int t) const { return reinterpret_cast<const float4*>(row.numbers) + which(t); }
-    DEVICE_MEMBER float4 number(int t) const {
-        float4 x;
-        source.until([&] { return source.is_there(x = source.ask(place(t))); });
-        return handed(x);
-    }
+    DEVICE_MEMBER float4 number(int t) const { return fresh(reinterpret_cast<const float4*>(row.numbers) + which(t)); }
     DEVICE_MEMBER float4 norm_weight(int t) const { return fresh(reinterpret_cast<const float4*>(row.weight) + which(t)); }
 
     // Asks for what is there before the kernel in front has ended.
@@ -120,16 +113,9 @@ struct Reader {
     }
 
     DEVICE_MEMBER void ask() {
-        source.until([&] {
-            bool are_there = true;
 #pragma unroll
-            for (int i = 0; i < AHEAD; i++)
-                if (i == 0 || i * Team::threads() < fours) {
-                    numbers[i] = source.ask(place(i * Team::threads() + threadIdx.x));
-                    are_there = are_there && source.is_there(numbers[i]);
-                }
-            return are_there;
-        });
+        for (int i = 0; i < AHEAD; i++)
+            if (i == 0 || int(i * blockDim.x) < fours) numbers[i] = number(i * blockDim.x + threadIdx.x);
     }
 
     // Hands all of them out, by whole warps: `put(t, numbers, weights)`.
@@ -137,27 +123,26 @@ struct Reader {
     DEVICE_MEMBER void hand_out(Put put) const {
         int begin = warp_id() * WARP;
 #pragma unroll
-        for (int i = 0; i < AHEAD; i++, begin += Team::threads())
-            if (begin < fours) put(begin + lane_id(), handed(numbers[i]), weight);
+        for (int i = 0; i < AHEAD; i++, begin += blockDim.x)
+            if (begin < fours) put(begin + lane_id(), numbers[i], weight);
 #pragma unroll 1
-        for (; begin < fours; begin += Team::threads()) {
+        for (; begin < fours; begin += blockDim.x) {
             int t = begin + lane_id();
             put(t, number(t), NORMS ? norm_weight(t) : weight);
         }
     }
 };
 
-// Quantizes a row by all threads of a team.
-template <bool NORMS, class Team = WholeBlock, class From = Settled>
-struct Stager : Reader<NORMS, Team, From> {
-    using Of = Reader<NORMS, Team, From>;
-    using Of::row, Of::fours, Of::number, Of::norm_weight;
+// Quantizes a row by all threads of a block.
+template <bool NORMS>
+struct Stager : Reader<NORMS> {
+    using Reader<NORMS>::row, Reader<NORMS>::fours, Reader<NORMS>::number, Reader<NORMS>::norm_weight;
     Staged to;
     // What the codes of the last ones left.
     float4 left;
     bool has_rests;
 
-    DEVICE_MEMBER Stager(const Row& of, uint8_t* room, From from = {}) : Of(of, from), to(places_of(room, int(of.k / GROUP))), has_rests(false) {}
+    DEVICE_MEMBER Stager(const Row& from, uint8_t* room) : Reader<NORMS>(from), to(places_of(room, int(from.k / GROUP))), has_rests(false) {}
 
     // The room that it takes: few.rs has the same.
     DEVICE_MEMBER static int bytes(int groups) { return (groups * (NORMS ? 88 : 48) + 15) / 16 * 16; }
@@ -191,7 +176,7 @@ struct Stager : Reader<NORMS, Team, From> {
 
     // All threads see all of the row behind it: the norm's factor.
     DEVICE_MEMBER float norm() {
-        Team::meet();
+        __syncthreads();
         if (!NORMS) return 1.0f;
         Summed all = {};
 #pragma unroll 4
@@ -205,7 +190,7 @@ struct Stager : Reader<NORMS, Team, From> {
         has_rests = all.scale * all.scale > limit;
         if (has_rests) {
             put_rests(limit);
-            Team::meet();
+            __syncthreads();
         }
         return rsqrtf(fmaf(all.squares, row.inverse, row.eps));
     }
@@ -215,11 +200,11 @@ struct Stager : Reader<NORMS, Team, From> {
 
     DEVICE_MEMBER void put_rests(float limit) {
 #pragma unroll 1
-        for (int begin = warp_id() * WARP; begin < fours; begin += Team::threads()) {
+        for (int begin = warp_id() * WARP; begin < fours; begin += blockDim.x) {
             int t = begin + lane_id();
             bool is = t < fours && is_outlier(t / OF_GROUP, limit);
             if (!any_of_warp(is)) continue;
-            if (fours > Team::threads()) left = quantize_four(times(number(t), norm_weight(t))).left;
+            if (fours > int(blockDim.x)) left = quantize_four(times(number(t), norm_weight(t))).left;
             Coded q = quantize_four(left);
             if (!is) continue;
             put_word(to.rest_low, to.rest_high, t, q.word);

@@ -149,8 +149,9 @@ struct Taken {
 };
 
 // Adds the rests of a lot, which few rows have.
-template <class W, int R, class Load>
-DEVICE void add_rests(const Staged& row, int groups, int first, Load load, float (&sums)[R]) {
+template <int R, class W, int M, bool NORMS, class Load>
+DEVICE void add_rests(const Taken<W, M, NORMS>& a, int groups, int first, Load load, float (&sums)[R]) {
+    const Staged& row = a.stager.to;
 #pragma unroll 1
     for (int u = 0; u < TOGETHER<W>; u++) {
         int g = first + u * WARP, at = min(g, groups - 1);
@@ -164,9 +165,9 @@ DEVICE void add_rests(const Staged& row, int groups, int first, Load load, float
 
 // Adds a lot of a tile to one row's sums, the row being in shared memory. `first` is the lot's first group of this lane, `load(u, w)` gives
 // the numbers of strip u. Without branches, so that strips are computed side by side.
-template <class W, bool NORMS, int R, class Stager, class Load>
-DEVICE void add_staged(const Stager& stager, int groups, int first, Load load, float (&sums)[R]) {
-    const auto& row = stager.to;
+template <int R, class W, bool NORMS, class Load>
+DEVICE void add_staged(const Taken<W, 1, NORMS>& a, int groups, int first, Load load, float (&sums)[R]) {
+    const auto& row = a.stager.to;
 #pragma unroll
     for (int u = 0; u < TOGETHER<W>; u++) {
         int g = first + u * WARP, at = min(g, groups - 1);
@@ -180,7 +181,7 @@ DEVICE void add_staged(const Stager& stager, int groups, int first, Load load, f
         }
     }
     if constexpr (NORMS && !W::FLOAT)
-        if (stager.has_rests) add_rests<W>(row, groups, first, load, sums);
+        if (a.stager.has_rests) add_rests(a, groups, first, load, sums);
 }
 
 // Adds group g of row t of the activations, which another kernel made.
@@ -195,7 +196,7 @@ DEVICE void add_ready(const Taken<W, M, NORMS>& a, int groups, int g, int t, con
 template <int R, class W, int M, bool NORMS, class Load>
 DEVICE void add_lot(const Taken<W, M, NORMS>& a, int groups, int first, Load load, float (&sums)[M][R]) {
     if constexpr (Taken<W, M, NORMS>::STAGED) {
-        add_staged<W, NORMS>(a.stager, groups, first, load, sums[0]);
+        add_staged(a, groups, first, load, sums[0]);
     } else {
 #pragma unroll 1
         for (int u = 0; u < TOGETHER<W>; u++) {

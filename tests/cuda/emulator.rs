@@ -9,9 +9,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libloading::{Library, Symbol};
 use taper::Result;
-use taper::backend::cuda::{Address, Gpu, Graph, Launch, Order, Pinned};
+use taper::backend::cuda::{Address, Gpu, Graph, Launch, Pinned};
 
-type Run = unsafe extern "C" fn(*const c_void, *const c_void, *const u32, u32, u32, i32, i32);
+type Run = unsafe extern "C" fn(*const c_void, *const c_void, *const u32, u32, u32, i32);
 
 /// The compiled kernels; `None`, and a line that says so, where there is no g++, which CI does not forgive.
 #[expect(clippy::print_stdout, reason = "a test that did nothing says so")]
@@ -59,8 +59,8 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A kernel, its grid, the threads and the shared memory of a block, whether all blocks are there together, and the arguments.
-type Recorded = (String, [u32; 3], u32, usize, bool, Vec<u8>);
+/// A kernel, its grid, the threads and the shared memory of a block, and the arguments.
+type Recorded = (String, [u32; 3], u32, usize, Vec<u8>);
 
 pub struct Host {
     library: &'static Library,
@@ -143,12 +143,11 @@ impl Gpu for Host {
     }
 
     fn launch(&mut self, launch: &Launch<'_>, args: &[u8]) -> Result<()> {
-        let &Launch { kernel, grid, threads, shared, order } = launch;
-        let recorded = (kernel.into(), grid, threads, shared, order == Order::Together, args.to_vec());
+        let &Launch { kernel, grid, threads, shared, .. } = launch;
         if self.records {
-            self.graphs.last_mut().unwrap().push(recorded);
+            self.graphs.last_mut().unwrap().push((kernel.into(), grid, threads, shared, args.to_vec()));
         } else {
-            self.run(&recorded);
+            self.run(kernel, grid, threads, shared, args);
         }
         Ok(())
     }
@@ -165,21 +164,20 @@ impl Gpu for Host {
     }
 
     fn replay(&mut self, graph: Graph) -> Result<()> {
-        for recorded in &self.graphs[graph.0] {
-            self.run(recorded);
+        for (kernel, grid, threads, shared, args) in &self.graphs[graph.0] {
+            self.run(kernel, *grid, *threads, *shared, args);
         }
         Ok(())
     }
 }
 
 impl Host {
-    fn run(&self, (kernel, grid, threads, shared, together, args): &Recorded) {
+    fn run(&self, kernel: &str, grid: [u32; 3], threads: u32, shared: usize, args: &[u8]) {
         let _alone = alone();
-        assert!(*shared <= self.shared_memory(), "{kernel} asks for {shared} bytes of shared memory");
+        assert!(shared <= self.shared_memory(), "{kernel} asks for {shared} bytes of shared memory");
         let run: Symbol<'_, Run> = function(self.library, "taper_host_launch");
         let kernel: Symbol<'_, *const c_void> = function(self.library, kernel);
-        let (turns, together) = (self.backwards.into(), (*together).into());
         // SAFETY: the kernel takes one struct, of which these are the bytes.
-        unsafe { run(*kernel, args.as_ptr().cast(), grid.as_ptr(), *threads, *shared as u32, turns, together) };
+        unsafe { run(*kernel, args.as_ptr().cast(), grid.as_ptr(), threads, shared as u32, self.backwards.into()) };
     }
 }

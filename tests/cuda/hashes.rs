@@ -2,7 +2,7 @@
 
 use super::ahead::{ANSWER, OPTIONS, answers, backend, begin, draws, submit};
 use super::{Random, config, gpus};
-use taper::backend::cuda::{Cuda, Gpu, Launch, Options, Order, THREADS};
+use taper::backend::cuda::{Cuda, Gpu, Launch, Options, THREADS};
 use taper::backend::{Backend, Token, Want};
 use taper::sample::{Draw, Sampling, Scratch};
 
@@ -23,8 +23,7 @@ fn on_device(gpu: &mut dyn Gpu, logits: &[f32], blocks: u32) -> u64 {
     let (from, to) = (gpu.take(4 * logits.len()).unwrap(), gpu.take(8).unwrap());
     gpu.write(from, &logits.iter().flat_map(|x| x.to_ne_bytes()).collect::<Vec<u8>>()).unwrap();
     gpu.write(to, &5u64.to_ne_bytes()).unwrap();
-    let launch =
-        Launch { kernel: "hash_logits", grid: [blocks, 1, 1], threads: THREADS, shared: 0, order: Order::Waits };
+    let launch = Launch { kernel: "hash_logits", grid: [blocks, 1, 1], threads: THREADS, shared: 0, waits: true };
     let args = [from, to, logits.len() as u64].map(u64::to_ne_bytes).concat();
     gpu.launch(&launch, &args).unwrap();
     let mut hash = [0; 8];

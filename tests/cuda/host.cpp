@@ -18,7 +18,6 @@
 #include "../../kernels/cuda/hash.cu"
 #include "../../kernels/cuda/keep.cu"
 #include "../../kernels/cuda/norm.cu"
-#include "../../kernels/cuda/persistent.cu"
 #include "../../kernels/cuda/plain.cu"
 #include "../../kernels/cuda/prefill.cu"
 #include "../../kernels/cuda/rows.cu"
@@ -30,12 +29,7 @@ namespace host {
 // Bytes behind a block's shared memory that nobody is to write.
 constexpr unsigned GUARD = 4096;
 Index thread, block, grid, dim;
-// Blocks that are there together, at most, and what each has.
-constexpr int TOGETHER = FIBERS / MOST;
-constexpr unsigned SHARED = (96 << 10) + GUARD;
-alignas(16) static uint8_t launch_shared[TOGETHER * SHARED];
-uint8_t* room;
-int current;
+alignas(16) uint8_t launch_shared[(96 << 10) + GUARD];
 
 namespace {
 constexpr size_t STACK = 64 << 10;
@@ -53,10 +47,11 @@ struct Fiber {
     unsigned shuffles = 0;
 };
 
-std::vector<Fiber> fibers(FIBERS);
-uint32_t words[2][FIBERS];
+std::vector<Fiber> fibers(MOST);
+uint32_t words[2][MOST];
 jmp_buf scheduler;
 ucontext_t from;
+int current;
 // Threads of a team, once some have met.
 int team;
 Kernel kernel;
@@ -76,26 +71,10 @@ void run() {
     }
 }
 
-// Barriers of each block, at which so many have come since it opened so many times.
-struct Barrier {
-    int here, opened;
-};
-constexpr int BARRIERS = 16;
-Barrier barriers[TOGETHER][BARRIERS];
-// The blocks that are there together.
-Index blocks[TOGETHER];
-// Turns since a thread came to something but waiting.
-unsigned vain;
-constexpr unsigned MOST_VAIN = 10'000'000;
-
-Barrier& barrier_of(int which) { return barriers[current / dim.x][which]; }
-
 __attribute__((noinline)) void turn(int i) {
     Fiber& f = fibers[i];
     current = i;
-    thread = {unsigned(i) % dim.x, 0, 0};
-    block = blocks[i / dim.x];
-    room = launch_shared + i / dim.x * SHARED;
+    thread = {unsigned(i), 0, 0};
     if (_setjmp(scheduler)) return;
     if (f.begun) _longjmp(f.here, 1);
     f.begun = true;
@@ -124,12 +103,9 @@ void prepare(Fiber& f) {
     makecontext(&f.start, run, 0);
 }
 
-// Runs so many blocks, which change whenever their threads do.
-void run_blocks(int count, bool backwards) {
-    int each = dim.x, threads = count * each;
+void run_block(bool backwards) {
+    int threads = dim.x;
     for (int i = 0; i < threads; i++) prepare(fibers[i]);
-    memset(barriers, 0, sizeof barriers);
-    vain = 0;
     for (bool moved = true; moved;) {
         moved = false;
         for (int i = 0; i < threads; i++) {
@@ -138,8 +114,7 @@ void run_blocks(int count, bool backwards) {
         }
         for (int w = 0; w < threads; w += WARP) moved |= release(w, WARP, AT_WARP);
         for (int i = 0; team > 0 && i < threads; i += team) moved |= release(i, team, AT_TEAM);
-        for (int i = 0; i < threads; i += each) moved |= release(i, each, AT_BLOCK);
-        if (vain > MOST_VAIN) break;
+        moved |= release(0, threads, AT_BLOCK);
     }
     for (int i = 0; i < threads; i++)
         if (fibers[i].state != DONE) {
@@ -155,61 +130,29 @@ void meet_team(int threads) {
     wait(AT_TEAM);
 }
 void meet_warp() { wait(AT_WARP); }
-uint32_t* lanes() { return words[fibers[current].shuffles++ % 2] + current / WARP * WARP; }
-
-void let_others_go_on() {
-    vain++;
-    wait(READY);
-}
-void arrive_some(int which, int threads) {
-    Barrier& b = barrier_of(which);
-    vain = 0;
-    if (++b.here < threads) return;
-    b.here = 0;
-    b.opened++;
-}
-void meet_some(int which, int threads) {
-    Barrier& b = barrier_of(which);
-    int before = b.opened;
-    arrive_some(which, threads);
-    while (b.opened == before) let_others_go_on();
-}
-
-// In a word: how many arrive, how many still have to, and how often they have.
-void init_signal(uint64_t* word, uint32_t arrivals) { *word = uint64_t(arrivals) << 48 | uint64_t(arrivals) << 32; }
-void arrive(uint64_t* word) {
-    vain = 0;
-    *word -= uint64_t(1) << 32;
-    if (*word >> 32 & 0xFFFF) return;
-    *word = (*word | *word >> 48 << 32) + 1;
-}
-bool has_turned(const uint64_t* word, uint32_t parity) { return (*word & 1) != parity; }
+uint32_t* lanes() { return words[fibers[current].shuffles++ % 2] + thread.x / WARP * WARP; }
 }  // namespace host
 
-// Runs a kernel's blocks one after the other, or all together; `backwards` turns the order of blocks and threads round. Of the shared memory
-// they have so many bytes, NaN at first.
+// Runs a kernel's blocks one after the other; `backwards` turns the order of blocks and threads round. Of the shared memory they have
+// so many bytes, NaN at first.
 extern "C" void taper_host_launch(host::Kernel kernel, const void* args, const unsigned* grid, unsigned threads, unsigned shared,
-                                  int backwards, int together) {
-    memset(host::launch_shared, 0xFF, sizeof host::launch_shared);
+                                  int backwards) {
+    memset(host::launch_shared, 0xFF, shared + host::GUARD);
     host::dim = {threads, 1, 1};
     host::grid = {grid[0], grid[1], grid[2]};
     host::kernel = kernel;
     host::args = args;
-    unsigned count = grid[0] * grid[1] * grid[2], at_once = together ? count : 1;
-    if (at_once > host::TOGETHER) abort();
-    for (unsigned n = 0; n < count; n += at_once) {
-        for (unsigned k = 0; k < at_once; k++) {
-            unsigned i = backwards ? count - 1 - n - k : n + k;
-            host::blocks[k] = {i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
-        }
-        host::run_blocks(at_once, backwards);
+    unsigned count = grid[0] * grid[1] * grid[2];
+    for (unsigned n = 0; n < count; n++) {
+        unsigned i = backwards ? count - 1 - n : n;
+        host::block = {i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
+        host::run_block(backwards);
     }
-    for (unsigned k = 0; k < at_once; k++)
-        for (unsigned i = shared; i < shared + host::GUARD; i++)
-            if (host::launch_shared[k * host::SHARED + i] != 0xFF) {
-                fprintf(stderr, "a block writes behind its %u bytes of shared memory\n", shared);
-                abort();
-            }
+    for (unsigned i = shared; i < shared + host::GUARD; i++)
+        if (host::launch_shared[i] != 0xFF) {
+            fprintf(stderr, "a block writes behind its %u bytes of shared memory\n", shared);
+            abort();
+        }
 }
 
 // Changes a row's logits, (vocab), in two slices.
@@ -226,7 +169,7 @@ extern "C" void taper_host_change(const Changes* changes, const uint32_t* chosen
         change_logits(a.changes, a.chosen, blockIdx.x * half, blockIdx.x ? a.vocab : half, a.logits);
     };
     const unsigned grid[3] = {2, 1, 1};
-    taper_host_launch(kernel, &args, grid, THREADS, 0, backwards, 0);
+    taper_host_launch(kernel, &args, grid, THREADS, 0, backwards);
 }
 
 // The integer part of each group of a row of a matrix, for activations of one row: (k / 32). A lane has a group of a strip.
@@ -265,7 +208,7 @@ INTEGERS(Q6K)
         const unsigned grid[3] = {unsigned(m.rows + tile::COLUMNS - 1) / tile::COLUMNS,                                 \
                                   unsigned(rows + tile::ROWS - 1) / tile::ROWS, 1};                                     \
         auto kernel = [](const void* a) { add_linear_##W##_many(*static_cast<const tile::LinearArgs*>(a)); };           \
-        taper_host_launch(kernel, &a, grid, THREADS, 0, backwards, 0);                                                     \
+        taper_host_launch(kernel, &a, grid, THREADS, 0, backwards);                                                     \
     }
 TILED(Affine4)
 TILED(Affine4Min)

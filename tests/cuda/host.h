@@ -18,27 +18,14 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 namespace host {
 // Threads of a block.
 constexpr int MOST = 1024;
-// Of blocks that are there together.
-constexpr int FIBERS = 2 * MOST;
 struct Index { unsigned x, y, z; };
 extern Index thread, block, grid, dim;
-// The block's shared memory, and which of all threads has its turn.
-extern uint8_t* room;
-extern int current;
+extern uint8_t launch_shared[];
 
 // Ends this thread's turn until all of the block, of its so many threads of it, or of its warp, have come here.
 void meet_block();
 void meet_team(int threads);
 void meet_warp();
-// The same until so many have come to a barrier; who only arrives goes on at once.
-void meet_some(int barrier, int threads);
-void arrive_some(int barrier, int threads);
-// Ends this thread's turn, whatever it waits for.
-void let_others_go_on();
-// Places where so many arrive, then so many again; whether a turn of that parity is over.
-void init_signal(uint64_t* word, uint32_t arrivals);
-void arrive(uint64_t* word);
-bool has_turned(const uint64_t* word, uint32_t parity);
 // A word of each lane of this thread's warp; in turn one of two, so that none is written while it is still read.
 uint32_t* lanes();
 

@@ -8,12 +8,12 @@ namespace host {
 // What all threads gave lately: in turn one of two, so that nothing is written while it is still read.
 template <class T>
 struct Given {
-    static inline T all[2][host::FIBERS];
-    static inline unsigned turns[host::FIBERS];
+    static inline T all[2][host::MOST];
+    static inline unsigned turns[host::MOST];
 
     // Gives `mine` to this thread's warp; what its lanes gave.
     static const T* in_warp(const T& mine) {
-        unsigned i = host::current, turn = turns[i]++ % 2;
+        unsigned i = threadIdx.x, turn = turns[i]++ % 2;
         all[turn][i] = mine;
         meet_warp();
         return all[turn] + i / 32 * 32;

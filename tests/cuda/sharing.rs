@@ -79,7 +79,7 @@ fn what_was_found_is_kept_for_each_gpu_and_tried_again_where_the_file_is_damaged
     let text = std::fs::read_to_string(&file).unwrap();
     let [other, other_word, word] = match found {
         Sharing::Beside => ["alone", "\"alone\"", "\"beside\""],
-        Sharing::Alone | Sharing::Persistent => ["beside", "\"beside\"", "\"alone\""],
+        Sharing::Alone => ["beside", "\"beside\"", "\"alone\""],
     };
     assert!(text.contains(word), "{text}");
     std::fs::write(&file, text.replace(word, other_word)).unwrap();

@@ -49,9 +49,7 @@ plain!(
     Swiglu,
     Keep,
     Attend,
-    Decode,
-    PersistentLayer,
-    Persistent
+    Decode
 );
 
 #[derive(Debug, Clone, Copy)]
@@ -311,45 +309,4 @@ pub struct Attend {
     /// [`kept`](super::pages::kept)
     pub kept: i32,
     pub pad: i32,
-}
-
-/// What a kernel for a whole step knows of a layer.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct PersistentLayer {
-    pub attn_norm: Address,
-    pub ffn_norm: Address,
-    /// Of Q, K and V; 0 for none.
-    pub bias: [Address; 3],
-    /// Q, K, V, O, gate, up, down
-    pub planes: [Address; 7],
-}
-
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct Persistent {
-    pub layers: Address,
-    pub output_norm: Address,
-    pub stream: Address,
-    pub query: Address,
-    pub attended: Address,
-    pub hidden: Address,
-    pub gated: Address,
-    pub met: Address,
-    pub angles: Address,
-    pub place: Address,
-    pub cache: Cache,
-    pub attend: Decode,
-    pub head: Logits,
-    pub count: i32,
-    pub width: i32,
-    pub ffn: i32,
-    pub eps: f32,
-    /// 1 / width
-    pub inverse: f32,
-    pub slots: i32,
-    pub slot: i32,
-    pub ahead: i32,
-    pub staged: i32,
-    pub residual: i32,
 }

@@ -22,26 +22,12 @@ impl Cuda {
         if !self.step.is_of_few() || ![64, 128].contains(&config.head_dim) || group > 8 {
             return Ok(false);
         }
-        let args = self.decode_args(self.layer_offset(layer));
-        let kernel = format!("{what}_{}", config.head_dim);
-        let blocks = self.blocks_of_context().min(chunks(&self.limits));
-        let (heads, rows) = (config.heads as u32, self.step.rows() as u32);
-        let join = format!("join_{}", config.head_dim);
-        self.waiting(&kernel, [blocks as u32, config.kv_heads as u32, rows], args)?;
-        if blocks > 1 {
-            self.waiting(&join, [heads, rows, 1], args)?;
-        }
-        Ok(true)
-    }
-
-    /// What such a kernel takes, for the layer so many units behind a page's first.
-    pub fn decode_args(&self, layer: i64) -> Decode {
-        let (config, places) = (&self.model.config, self.places());
-        Decode {
+        let places = self.places();
+        let args = Decode {
             query: self.buffers.query,
             cache: self.pages,
             page: self.page_units(),
-            layer,
+            layer: self.layer_offset(layer),
             tables: places.tables,
             table: places.table,
             positions: places.positions,
@@ -54,7 +40,16 @@ impl Cuda {
             window: self.window(),
             chunks: chunks(&self.limits) as i32,
             pad: 0,
+        };
+        let kernel = format!("{what}_{}", config.head_dim);
+        let blocks = self.blocks_of_context().min(chunks(&self.limits));
+        let (heads, rows) = (config.heads as u32, self.step.rows() as u32);
+        let join = format!("join_{}", config.head_dim);
+        self.waiting(&kernel, [blocks as u32, config.kv_heads as u32, rows], args)?;
+        if blocks > 1 {
+            self.waiting(&join, [heads, rows, 1], args)?;
         }
+        Ok(true)
     }
 
     /// Attention where the kernels made for few rows do not do.

@@ -37,15 +37,6 @@ pub enum Sharing {
     Beside,
     /// One block by itself, of as many warps as pay; of narrow models two may fit even so.
     Alone,
-    /// None of these kernels where one does all of the step's work, see persistent.rs; the first way where it does not.
-    Persistent,
-}
-
-impl Sharing {
-    /// How a kernel for one phase does it.
-    pub fn of_kernels(self) -> Self {
-        if self == Self::Persistent { Self::Beside } else { self }
-    }
 }
 
 /// Warps of a block. With 13 to 16, the fullest quarter of a multiprocessor has four of them, and its registers leave room for four of a
@@ -85,7 +76,7 @@ impl Few<'_> {
             _ if at_once > 1 => WARPS,
             _ if self.format.is_float() => 16,
             ("logits", _) => 24,
-            (_, Sharing::Beside | Sharing::Persistent) => *BESIDE.end(),
+            (_, Sharing::Beside) => *BESIDE.end(),
             ("add_linear", Sharing::Alone) => MOST_ADDING,
             ("gated", Sharing::Alone) => *ALONE.start(),
             (_, Sharing::Alone) => *ALONE.end(),
@@ -106,7 +97,7 @@ impl Few<'_> {
         let least = match (self.what, sharing) {
             ("add_linear" | "logits", _) => 1,
             _ if self.format.is_float() || self.is_long() => 1,
-            (_, Sharing::Beside | Sharing::Persistent) => *BESIDE.start(),
+            (_, Sharing::Beside) => *BESIDE.start(),
             (_, Sharing::Alone) => *ALONE.start(),
         };
         least.max(self.quantizing_warps(most)).min(most)

@@ -31,18 +31,8 @@ pub struct Launch<'a> {
     pub threads: u32,
     /// Bytes of shared memory beside the kernel's own.
     pub shared: usize,
-    pub order: Order,
-}
-
-/// How a kernel and the one in front of it follow each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// It begins when that has ended.
-    Behind,
-    /// It waits for that by itself, so that it can begin before.
-    Waits,
-    /// As the first, and all of its blocks are there at once: they wait for each other.
-    Together,
+    /// Whether it waits by itself for the kernel in front of it, so that it can begin before that has ended.
+    pub waits: bool,
 }
 
 /// Memory of the host that the GPU reads and writes too, as long as the GPU that gave it is there.
@@ -355,7 +345,7 @@ impl Gpu for Nvidia {
 
     fn launch(&mut self, launch: &Launch<'_>, args: &[u8]) -> Result<()> {
         let function = self.function(launch.kernel)?;
-        if launch.order != Order::Behind && self.prepared.insert(launch.kernel.to_owned()) {
+        if launch.waits && self.prepared.insert(launch.kernel.to_owned()) {
             self.prepare(function)?;
         }
         let mut attribute = sys::CUlaunchAttribute {
@@ -364,11 +354,6 @@ impl Gpu for Nvidia {
             value: sys::CUlaunchAttributeValue { pad: [0; 64] },
         };
         attribute.value.programmaticStreamSerializationAllowed = 1;
-        if launch.order == Order::Together {
-            attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE;
-            attribute.value = sys::CUlaunchAttributeValue { pad: [0; 64] };
-            attribute.value.cooperative = 1;
-        }
         let [x, y, z] = launch.grid;
         let config = sys::CUlaunchConfig {
             gridDimX: x,
@@ -380,11 +365,7 @@ impl Gpu for Nvidia {
             sharedMemBytes: launch.shared as u32,
             hStream: self.stream,
             attrs: &raw mut attribute,
-            numAttrs: match launch.order {
-                Order::Behind => 0,
-                Order::Waits => self.overlap.into(),
-                Order::Together => 1,
-            },
+            numAttrs: (launch.waits && self.overlap).into(),
         };
         let mut params = [args.as_ptr().cast_mut().cast::<c_void>()];
         // SAFETY: the kernel takes one struct, of which these are the bytes; the driver copies them.

@@ -1,7 +1,7 @@
 //! The end of a step: the head, and what becomes of its logits.
 
 use super::Cuda;
-use super::args::{Choose, Finish, Input, Logits, Row};
+use super::args::{Choose, Finish, Logits, Row};
 use super::draws;
 use super::few::Few;
 use super::flights::NO_TOKEN;
@@ -24,23 +24,17 @@ impl Cuda {
     /// The head for rows of the residual stream: those that `which` names, or all in order.
     fn logits(&mut self, row: Row, which: Address, rows: usize, draws: Address) -> Result<()> {
         let (head, k) = (self.model.head, self.model.config.hidden);
-        let x = self.input(row, which, rows, self.buffers.normed, &[head.format])?;
-        let args = self.head_args(x, rows, draws);
-        let tiles = self.model.config.vocab.div_ceil(2);
-        self.over(&Few { what: "logits", format: head.format, tile: 2, tiles, k, is_normed: true, rows }, args)
-    }
-
-    /// What such a kernel takes.
-    pub fn head_args(&self, x: Input, rows: usize, draws: Address) -> Logits {
-        Logits {
-            matrix: self.model.head.place,
-            x,
+        let args = Logits {
+            matrix: head.place,
+            x: self.input(row, which, rows, self.buffers.normed, &[head.format])?,
             out: self.buffers.logits,
             best: self.buffers.best,
             draws,
             rows: rows as i32,
             pad: 0,
-        }
+        };
+        let tiles = self.model.config.vocab.div_ceil(2);
+        self.over(&Few { what: "logits", format: head.format, tile: 2, tiles, k, is_normed: true, rows }, args)
     }
 
     /// Draws the tokens of a step's rows, some of whose logits are changed before or not.

@@ -4,7 +4,6 @@ use super::Options;
 use super::args::Activations;
 use super::gpu::Address;
 use super::layout::ALIGN;
-use super::persistent::Persistent;
 use super::step::STEPS;
 use super::{changes, draws, flights};
 use crate::backend::{KvType, Limits, PAGE};
@@ -133,8 +132,6 @@ pub struct Buffers {
     pub up: Address,
     /// (few rows): 8 bytes each, what the head's kernels rank of those.
     pub ranks: Address,
-    /// What a kernel for a whole step has, see persistent.rs; nothing where there can be none.
-    pub persistent: Persistent,
 }
 
 impl Buffers {
@@ -171,7 +168,6 @@ impl Buffers {
             gate: arena.take(products),
             up: arena.take(products),
             ranks: arena.take(if two_types { 8 * few } else { 0 }),
-            persistent: Persistent::new(arena, config, limits, options),
         }
     }
 }

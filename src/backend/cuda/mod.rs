@@ -22,7 +22,6 @@ mod memory;
 mod model;
 mod modules;
 mod pages;
-mod persistent;
 mod phases;
 mod prefill;
 pub mod probe;
@@ -35,7 +34,7 @@ mod tuned;
 mod two_types;
 
 pub use args::Plain;
-pub use gpu::{Address, Gpu, Graph, Launch, Nvidia, Order, Pinned, THREADS};
+pub use gpu::{Address, Gpu, Graph, Launch, Nvidia, Pinned, THREADS};
 pub use model::refusal;
 pub use tuned::Tuned;
 
@@ -137,7 +136,6 @@ impl Cuda {
             let zeros = vec![0; 4 * plan.limits.chunk * config.ffn];
             [buffers.gate, buffers.up].iter().try_for_each(|product| gpu.write(*product, &zeros))?;
         }
-        persistent::prepare(&model, &buffers, &plan.limits, options, &mut *gpu)?;
         gpu.write(buffers.in_order, bytes_of(&(0..plan.limits.chunk as u32).collect::<Vec<_>>()))?;
         Ok(Self {
             pages: gpu.take(plan.kv as usize)?,

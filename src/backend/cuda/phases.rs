@@ -4,7 +4,7 @@ use super::Cuda;
 use super::args::{Activations, Attend, Begin, Gated, Input, Linear, Plain, Quantize, Row, bytes_of, bytes_of_mut};
 use super::few::{Cut, Few, STRIP, coded_bytes, stages};
 use super::flights::Chosen;
-use super::gpu::{Address, Launch, Order, THREADS};
+use super::gpu::{Address, Launch, THREADS};
 use super::memory::{CHUNK, Places, SPAN};
 use super::model::Matrix;
 use super::pages::kept;
@@ -16,16 +16,14 @@ use crate::format::packed::Format;
 const MOST_QUANTIZING: usize = 512;
 
 impl Cuda {
-    /// # Errors
-    /// When the GPU fails.
-    pub fn launch<A: Plain>(&mut self, launch: &Launch<'_>, args: A) -> Result<()> {
+    fn launch<A: Plain>(&mut self, launch: &Launch<'_>, args: A) -> Result<()> {
         self.launches += 1;
         self.gpu.launch(launch, bytes_of(&[args]))
     }
 
     /// A kernel that waits for nothing by itself.
     pub fn plainly<A: Plain>(&mut self, kernel: &str, grid: [u32; 3], args: A) -> Result<()> {
-        self.launch(&Launch { kernel, grid, threads: THREADS, shared: 0, order: Order::Behind }, args)
+        self.launch(&Launch { kernel, grid, threads: THREADS, shared: 0, waits: false }, args)
     }
 
     /// One that does.
@@ -33,12 +31,12 @@ impl Cuda {
     /// # Errors
     /// When the GPU fails.
     pub fn waiting<A: Plain>(&mut self, kernel: &str, grid: [u32; 3], args: A) -> Result<()> {
-        self.launch(&Launch { kernel, grid, threads: THREADS, shared: 0, order: Order::Waits }, args)
+        self.launch(&Launch { kernel, grid, threads: THREADS, shared: 0, waits: true }, args)
     }
 
     /// A kernel over a matrix, or over two.
     pub fn over<A: Plain>(&mut self, few: &Few<'_>, args: A) -> Result<()> {
-        let cut = few.cut(&*self.gpu, self.sharing.of_kernels());
+        let cut = few.cut(&*self.gpu, self.sharing);
         self.launch_cut(&format!("{}_{:?}_{}", few.what, few.format, cut.at_once), few.rows, &cut, args)
     }
 
@@ -49,7 +47,7 @@ impl Cuda {
     pub fn launch_cut<A: Plain>(&mut self, kernel: &str, rows: usize, cut: &Cut, args: A) -> Result<()> {
         let &Cut { at_once, blocks, warps, shared } = cut;
         let grid = [blocks as u32, rows.div_ceil(at_once) as u32, 1];
-        self.launch(&Launch { kernel, grid, threads: 32 * warps as u32, shared, order: Order::Waits }, args)
+        self.launch(&Launch { kernel, grid, threads: 32 * warps as u32, shared, waits: true }, args)
     }
 
     /// Quantizes rows of numbers for matrices of some formats: those that `which` names, or all in order.
@@ -67,7 +65,7 @@ impl Cuda {
             grid: [rows as u32, 1, 1],
             threads: (k / 4).next_multiple_of(32).min(MOST_QUANTIZING) as u32,
             shared: coded_bytes(k, is_normed),
-            order: Order::Waits,
+            waits: true,
         };
         let keeps_numbers = formats.iter().any(|format| format.is_float()).into();
         self.launch(&launch, Quantize { row, which, to, keeps_numbers, pad: 0 })
@@ -133,10 +131,7 @@ impl Cuda {
     }
 
     /// The first kernel of a step.
-    ///
-    /// # Errors
-    /// When the GPU fails.
-    pub fn enqueue_begin(&mut self, ended: Address) -> Result<()> {
+    fn enqueue_begin(&mut self, ended: Address) -> Result<()> {
         let (places, embedding, is_of_few) = (self.places(), self.model.embedding, self.step.is_of_few());
         let count = if is_of_few { self.words_of_replay() } else { 0 };
         let args = Begin {

@@ -43,7 +43,7 @@ impl Cuda {
         let formats = (0..3).filter(|i| !all[..*i].contains(&all[*i])).map(|i| all[i]);
         if rows == 1 && formats.clone().eq(TOGETHER) && TOGETHER.iter().all(|f| self.stages(*f, 1, &x.row)) {
             let [first, second] = TOGETHER;
-            let (cut, split) = few(first).cut_with(&few(second), &*self.gpu, self.sharing.of_kernels());
+            let (cut, split) = few(first).cut_with(&few(second), &*self.gpu, self.sharing);
             let args = TwoQkv { first: args(first), second: args(second), split: split as i64 };
             self.launch_cut("qkv_Q4K_Q6K_1", rows, &cut, args)?;
             return self.keep(layer, rows, places.cells);

@@ -96,13 +96,8 @@ impl Cuda {
 
     fn enqueue_decode(&mut self, key: Key, ended: Address) -> Result<()> {
         let before = self.launches;
-        if key.sharing == Sharing::Persistent && key.rows == 1 {
-            self.enqueue_begin(ended)?;
-            self.enqueue_persistent(self.places().draws)?;
-        } else {
-            self.enqueue_body(ended)?;
-            self.enqueue_head(key.rows, self.places().draws)?;
-        }
+        self.enqueue_body(ended)?;
+        self.enqueue_head(key.rows, self.places().draws)?;
         if key.draws {
             self.enqueue_choice(key.rows, key.changes)?;
         }

@@ -18,15 +18,6 @@ const ROUNDS: usize = 3;
 /// What is not faster by more than this is within what the clock and the machine do.
 const MARGIN: f64 = 0.995;
 
-/// A way in words.
-fn told(sharing: Sharing) -> &'static str {
-    match sharing {
-        Sharing::Beside => "kernels side by side",
-        Sharing::Alone => "each alone",
-        Sharing::Persistent => "one that stays",
-    }
-}
-
 impl Cuda {
     /// Takes the fastest way to share multiprocessors among kernels with one row, as `tuned` knows it or by trying. No sequence is there yet:
     /// the first page is written.
@@ -57,27 +48,17 @@ impl Cuda {
     }
 
     fn faster_way(&mut self) -> Result<Sharing> {
-        let ways = [Sharing::Beside, Sharing::Alone, Sharing::Persistent];
-        let mut times = ways.map(|sharing| (sharing, Duration::MAX));
-        let times = &mut times[..if self.can_persist() { 3 } else { 2 }];
+        let mut times = [(Sharing::Beside, Duration::MAX), (Sharing::Alone, Duration::MAX)];
         for _ in 0..ROUNDS {
-            for (sharing, best) in &mut *times {
+            for (sharing, best) in &mut times {
                 self.share(*sharing);
                 *best = self.time_of_a_step()?.min(*best);
             }
         }
-        let mut fastest = times[0];
-        for way in &times[1..] {
-            if way.1.as_secs_f64() < MARGIN * fastest.1.as_secs_f64() {
-                fastest = *way;
-            }
-        }
-        let told: Vec<String> = times
-            .iter()
-            .map(|(sharing, time)| format!("{:.0} us with {}", time.as_secs_f64() * 1e6, told(*sharing)))
-            .collect();
-        tracing::info!("a step takes {}", told.join(", "));
-        Ok(fastest.0)
+        let [beside, alone] = times.map(|(_, time)| time.as_secs_f64() * 1e6);
+        let sharing = if alone < MARGIN * beside { Sharing::Alone } else { Sharing::Beside };
+        tracing::info!("a step takes {beside:.0} us with kernels side by side, {alone:.0} us with each alone");
+        Ok(sharing)
     }
 
     /// Takes a way to share multiprocessors.
