@@ -38,10 +38,11 @@ use taper::backend::cuda::layout::{Planes, magnitudes, matrix_bytes};
 use taper::backend::cuda::{self, Cuda, Gpu, Nvidia, Options, probe};
 use taper::backend::{Backend, Batch, KvType, Limits, PAGE, PageOp, Phases, Probe, Slot, Token, Want};
 use taper::format::packed::{CODEBOOK, Format, GROUP, TILE, pack_row, unpack_row};
+use taper::format::quantize::Quant;
 use taper::format::weights::Weights;
 use taper::format::{DType, TensorInfo, random};
 use taper::model::config::Config;
-use taper::model::tensors::Extras;
+use taper::model::tensors::{self, Extras};
 use taper::sample::{Draw, Sampling, Scratch};
 use taper::terminal::progress::Mode;
 
@@ -175,6 +176,16 @@ fn phases_agree_with_the_reference_on_every_packed_format() {
     let wide = Config { hidden: 256, ffn: 256, heads: 8, layers: 1, ..config() };
     for dtype in [DType::Q4K, DType::Q6K] {
         check_phases(&dtype.to_string(), &wide, &common::made::weights(&wide, TIED, |_| dtype), KvType::F16);
+    }
+}
+
+#[test]
+fn phases_agree_with_codebooks_of_every_kind() {
+    let config = Config { layers: 1, ..config() };
+    for quant in [Quant::Nf4, Quant::Learned] {
+        let numbers = common::made::weights(&config, TIED, |_| DType::F32);
+        let weights = numbers.quantized(quant, tensors::EMBEDDING, None).unwrap();
+        check_phases(&format!("{quant:?}"), &config, &weights, KvType::F16);
     }
 }
 

@@ -67,8 +67,8 @@ fn arguments_name_parts_and_a_file() {
     let wanted: Vec<&str> = PARTS.into_iter().filter(|part| some.wants(part)).collect();
     assert_eq!((wanted, some.file.as_deref()), (vec!["race", "fidelity", "speed"], Some("a.gguf")));
     assert_eq!(of("fidelity memory").unwrap().file, None, "a part's name is no file's");
-    assert_eq!(some.missing_file().as_deref(), Some("there is no file `a.gguf` for fidelity"));
-    for asked in ["fidelity Cargo.toml", "race"] {
+    assert_eq!(some.missing_file().as_deref(), Some("there is no `a.gguf` for fidelity"));
+    for asked in ["fidelity ./Cargo.toml", "fidelity src/", "fidelity smollm2-135m", "fidelity hf:a/b", "race"] {
         assert_eq!(of(asked).unwrap().missing_file(), None, "{asked}");
     }
     for (line, wrong) in [

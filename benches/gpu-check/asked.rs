@@ -1,5 +1,9 @@
 //! What the command line asks to be checked.
 
+use std::path::Path;
+
+use taper::registry::resolve::is_path;
+
 /// The parts, in their order.
 pub const PARTS: [&str; 6] = ["parity", "race", "fidelity", "speed", "gemv", "memory"];
 /// The part that takes a model.
@@ -38,10 +42,10 @@ impl Asked {
         Ok(asked)
     }
 
-    /// What is wrong with the file, before anything else takes its time.
+    /// What is wrong with the model, where that is a file or a folder, before anything else takes its time.
     pub fn missing_file(&self) -> Option<String> {
-        let file = self.file.as_deref().filter(|file| !std::path::Path::new(file).is_file())?;
-        Some(format!("there is no file `{file}` for {WITH_FILE}"))
+        let file = self.file.as_deref().filter(|file| is_path(file) && !Path::new(file).exists())?;
+        Some(format!("there is no `{file}` for {WITH_FILE}"))
     }
 
     pub fn wants(&self, part: &str) -> bool {

@@ -36,9 +36,6 @@ DEVICE T shared(const uint8_t* from) {
     return *reinterpret_cast<const T*>(from);
 }
 
-// Of a word, the codes of numbers 0 to 3 and 4 to 7: byte b has number b in its low half, 4 + b in the high one.
-DEVICE uint2 nibble_pair(uint32_t w) { return {w & 0x0F0F0F0Fu, w >> 4 & 0x0F0F0F0Fu}; }
-
 // The bytes of `low` and `high` that the nibbles of the lower half of `which` name, 0 to 7; 0 for those above, bytes having no sign.
 DEVICE uint32_t picked(uint32_t low, uint32_t high, uint32_t which) {
 #ifdef __CUDACC__
@@ -55,6 +52,9 @@ DEVICE uint32_t picked(uint32_t low, uint32_t high, uint32_t which) {
 DEVICE void signed_table(const uint32_t* codebook, uint32_t (&table)[4]) {
     for (int i = 0; i < 2; i++) table[i] = (0x80808080u - codebook[i]) ^ 0x80808080u, table[2 + i] = codebook[2 + i];
 }
+
+// Of a word, the codes of numbers 0 to 3 and 4 to 7: byte b has number b in its low half, 4 + b in the high one.
+DEVICE uint2 nibble_pair(uint32_t w) { return {w & 0x0F0F0F0Fu, w >> 4 & 0x0F0F0F0Fu}; }
 
 // The same where nibble j is number j, which is looked up in 16 signed bytes. A permutation takes the lower three bits of four
 // nibbles; the fourth picks between the table's halves.

@@ -129,7 +129,16 @@ mod tests {
     fn its_halves_keep_to_one_sign_each_whatever_the_numbers() {
         let none_below: Vec<Numbers> = groups(300).iter().map(|x| x.map(f32::abs)).collect();
         let none_above = none_below.iter().map(|x| x.map(|x| -x)).collect();
-        for groups in [groups(300), none_below, none_above, vec![[5.0; GROUP]; 9]] {
+        // One of them is far below, so that scales are negative nowhere and levels would go where the others are.
+        let one_below: Vec<Numbers> = none_below
+            .iter()
+            .map(|x| {
+                let mut x = *x;
+                x[0] = x.iter().fold(0.0, |most: f32, x| most.max(*x)) * -1.3;
+                x
+            })
+            .collect();
+        for groups in [groups(300), none_below, none_above, one_below, vec![[5.0; GROUP]; 9]] {
             let learned = fit(&groups);
             assert!(learned.is_sorted_by(|a, b| a < b), "{learned:?}");
             assert!(learned[7] <= 0 && learned[8] >= 0, "{learned:?}");
