@@ -86,8 +86,11 @@ fn an_old_driver_is_told_from_the_one_that_is_needed() {
 
 #[test]
 fn a_library_of_the_drivers_name_that_is_none_is_told_of() {
-    let what = "the libcuda.so that is found is no NVIDIA driver: it has no cuDriverGetVersion";
-    check_library("int nothing;", &[], what, "install NVIDIA's driver 580 or newer");
+    let newest = "int cuDriverGetVersion(int *version) { *version = 13000; return 0; }";
+    for (library, missing) in [("int nothing;", "cuDriverGetVersion"), (newest, "cuInit")] {
+        let what = format!("the libcuda.so that is found is no NVIDIA driver: it has no {missing}");
+        check_library(library, &[], &what, "install NVIDIA's driver 580 or newer");
+    }
 }
 
 #[test]

@@ -14,6 +14,17 @@ const NEEDED: (i32, i32) = (13, 0);
 /// The oldest GPUs that there is code for.
 const OLDEST: (i32, i32) = (8, 0);
 
+/// The driver's functions by which one is found.
+const ASKED: [&str; 7] = [
+    "cuDriverGetVersion",
+    "cuInit",
+    "cuDeviceGetCount",
+    "cuDeviceGet",
+    "cuDeviceGetName",
+    "cuDeviceGetAttribute",
+    "cuDeviceTotalMem_v2",
+];
+
 /// A GPU that can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
@@ -28,8 +39,8 @@ pub struct Gpu {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Absence {
     NoDriver,
-    /// There is a library of its name that has not its functions.
-    NotTheDriver,
+    /// There is a library of its name that has not this function.
+    NotTheDriver(&'static str),
     /// The CUDA version that the driver supports.
     OldDriver(i32, i32),
     NoGpu,
@@ -43,8 +54,8 @@ impl Absence {
     pub fn what(&self) -> String {
         match self {
             Self::NoDriver => "the NVIDIA driver is not installed: there is no libcuda.so.1".into(),
-            Self::NotTheDriver => {
-                "the libcuda.so that is found is no NVIDIA driver: it has no cuDriverGetVersion".into()
+            Self::NotTheDriver(function) => {
+                format!("the libcuda.so that is found is no NVIDIA driver: it has no {function}")
             }
             Self::OldDriver(major, minor) => format!(
                 "the NVIDIA driver is too old: it supports CUDA {major}.{minor}, and {}.{} is needed",
@@ -60,7 +71,7 @@ impl Absence {
     /// What the user can do about it.
     fn help(&self) -> &'static str {
         match self {
-            Self::NoDriver | Self::NotTheDriver | Self::OldDriver(..) => {
+            Self::NoDriver | Self::NotTheDriver(_) | Self::OldDriver(..) => {
                 "install NVIDIA's driver 580 or newer, or leave --device out to compute on the CPU"
             }
             Self::NoKernels => {
@@ -88,9 +99,12 @@ pub fn look() -> Result<Gpu, Absence> {
     if !unsafe { sys::is_culib_present() } {
         return Err(Absence::NoDriver);
     }
-    // SAFETY: the function is not called here; asking for one that is missing would panic.
-    if unsafe { sys::culib().get::<unsafe extern "C" fn()>(b"cuDriverGetVersion\0") }.is_err() {
-        return Err(Absence::NotTheDriver);
+    // Asking for one that is missing would panic.
+    for function in ASKED {
+        // SAFETY: it is not called here.
+        if unsafe { sys::culib().get::<unsafe extern "C" fn()>(function.as_bytes()) }.is_err() {
+            return Err(Absence::NotTheDriver(function));
+        }
     }
     let mut version = 0;
     // SAFETY: the library is there, and has this function.
